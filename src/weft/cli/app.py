@@ -1,0 +1,173 @@
+"""The table of verbs. Modules are named as text and imported only when their verb is called."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+import weft
+
+_KEYS = (
+    "Every key of the configuration is an option, such as --optimizer.lr 1e-3; "
+    "`weft recipes show {recipe}` prints them all.\n\n"
+)
+
+
+def _examples(*lines: str, recipe: str | None = None) -> str:
+    head = _KEYS.format(recipe=recipe) if recipe else ""
+    return head + "Examples:\n" + "\n".join(f"    {line}" for line in lines)
+
+
+app = App(
+    name="weft",
+    version=weft.__version__,
+    help="The whole LLM stack drawn from one model definition.",
+    help_format="plaintext",
+    help_epilogue=_examples(
+        "weft quickstart --minutes 10", "weft chat runs/quickstart/model", "weft doctor"
+    ),
+)
+
+
+def _add(parent: App, verb: str, target: str, help_text: str, *examples: str, **options: str) -> None:
+    recipe = options.get("recipe")
+    parent.command(
+        target, name=verb, help=help_text, help_epilogue=_examples(*examples, recipe=recipe)
+    )
+
+
+_add(
+    app,
+    "quickstart",
+    "weft.cli.quickstart:quickstart",
+    "From raw text to a chat in the browser, with a model trained here.",
+    "weft quickstart",
+    "weft quickstart --minutes 2 --no-serve",
+    "weft quickstart --out runs/mine --port 9000",
+)
+_add(
+    app,
+    "doctor",
+    "weft.cli.doctor:doctor",
+    "Check this machine and say what will run on it.",
+    "weft doctor",
+    "weft doctor --json",
+)
+
+_data = App(name="data", help="Build training data.", help_format="plaintext")
+_add(
+    _data,
+    "build",
+    "weft.cli.data:build",
+    "Read, clean and deduplicate documents into a corpus.",
+    "weft data build stdlib --out runs/corpus",
+    "weft data build notes/ books.jsonl --out runs/corpus",
+)
+app.command(_data)
+
+_tokenizer = App(name="tokenizer", help="Train and inspect tokenizers.", help_format="plaintext")
+_add(
+    _tokenizer,
+    "train",
+    "weft.cli.tokenizer:train",
+    "Train a byte-level BPE tokenizer on a corpus or text files.",
+    "weft tokenizer train runs/corpus --vocab-size 4096 --out runs/tokenizer",
+)
+_add(
+    _tokenizer,
+    "encode",
+    "weft.cli.tokenizer:encode",
+    "Show how a text is split into tokens.",
+    'weft tokenizer encode runs/tokenizer "def main():"',
+)
+_add(
+    _tokenizer,
+    "inspect",
+    "weft.cli.tokenizer:inspect",
+    "Show a tokenizer's size, special tokens and longest tokens.",
+    "weft tokenizer inspect runs/tokenizer",
+)
+app.command(_tokenizer)
+
+_add(
+    app,
+    "train",
+    "weft.cli.train:train",
+    "Pre-train a model from scratch.",
+    "weft train --corpus runs/corpus --tokenizer runs/tokenizer --out runs/base",
+    "weft train my.toml --out runs/base --steps 500 --model.dim 512",
+    recipe="pretrain",
+)
+_add(
+    app,
+    "sft",
+    "weft.cli.sft:sft",
+    "Fine-tune a model on instructions.",
+    "weft sft runs/base/model --data chats.jsonl --out runs/sft",
+    "weft sft runs/base/model --task addition --out runs/sft",
+    recipe="sft",
+)
+_add(
+    app,
+    "grpo",
+    "weft.cli.grpo:grpo",
+    "Improve a model on a task whose answers can be checked (GRPO).",
+    "weft grpo runs/sft/model --task addition --out runs/grpo",
+    recipe="grpo",
+)
+_add(
+    app,
+    "eval",
+    "weft.cli.eval:evaluate",
+    "Measure a model: bits per byte, exact match, multiple choice.",
+    "weft eval runs/sft/model --tasks addition",
+    "weft eval runs/base/model --corpus runs/corpus --out runs/eval",
+    recipe="eval",
+)
+_add(
+    app,
+    "generate",
+    "weft.cli.generate:generate",
+    "Continue a text.",
+    'weft generate runs/base/model "def read_file(" --max-tokens 60',
+)
+_add(
+    app,
+    "chat",
+    "weft.cli.chat:chat",
+    "Talk to a model in the terminal.",
+    "weft chat runs/quickstart/model",
+    'weft chat runs/quickstart/model "What is 17 + 25?"',
+)
+_add(
+    app,
+    "serve",
+    "weft.cli.serve:serve",
+    "Serve a model: OpenAI-compatible API and a chat page.",
+    "weft serve runs/quickstart/model --port 8000",
+)
+_add(
+    app,
+    "convert",
+    "weft.cli.convert:convert",
+    "Rewrite a checkpoint: element type, shards, format check.",
+    "weft convert path/to/hf-model runs/model-bf16 --dtype bfloat16",
+)
+_add(
+    app,
+    "report",
+    "weft.cli.report:report",
+    "Make report.html of a run directory.",
+    "weft report runs/quickstart",
+)
+
+_recipes = App(name="recipes", help="List, show and copy configurations.", help_format="plaintext")
+_add(_recipes, "ls", "weft.cli.recipes:ls", "List the recipes.", "weft recipes ls")
+_add(_recipes, "show", "weft.cli.recipes:show", "Print one.", "weft recipes show pretrain")
+_add(
+    _recipes,
+    "cp",
+    "weft.cli.recipes:cp",
+    "Copy one to a file to edit.",
+    "weft recipes cp pretrain my.toml",
+)
+app.command(_recipes)

@@ -1,0 +1,104 @@
+"""``ModelRunner``: computes a ``StepPlan`` with a live module and draws the tokens it asks for.
+
+The module is called as it is, so a trainer that holds the same module changes what the next step
+computes; the runner owns the KV cache and the sampling state and nothing else.
+
+Failures are kept to the request that caused them: rows whose distribution is not finite, and rows
+whose sampling raises, become entries of ``StepResult.errors``. An exception in the forward pass
+concerns every row; it goes up to the serving loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.engine.batch import StepBatch, build_batch
+from weft.engine.sampling import pipeline
+from weft.engine.sampling.logprobs import alternatives
+from weft.engine.table import SequenceTable
+from weft.models import heads
+from weft.models.decoder import Decoder
+from weft.nn.context import StepContext
+from weft.nn.kv_cache import KVCache
+from weft.sched.plan import Sampled, StepPlan, StepResult
+
+# Logits exist for so many bytes of rows at once; sampling is per row, so the cut changes nothing.
+LOGITS_BYTES = 256 * 2**20
+
+_NOT_FINITE = "the model gave no finite probabilities (NaN or infinite logits, or every token is banned)"
+
+
+class ModelRunner:
+    """Runs plans on one module and one KV cache."""
+
+    def __init__(self, model: Decoder, cache: KVCache) -> None:
+        self.model = model
+        self.cache = cache
+        self.table = SequenceTable()
+        bytes_per_row = 4 * model.spec.vocab_size
+        self._rows_per_chunk = max(1, LOGITS_BYTES // bytes_per_row)
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Forget ``plan.finished``, take in ``plan.new``, compute ``plan.items``."""
+        self.forget(plan.finished)
+        for new in plan.new:
+            self.table.add(new)
+        with torch.inference_mode():
+            batch = build_batch(plan.items, self.cache.block_size, self.model.device)
+            context = StepContext.paged(self.cache, batch.paged)
+            hidden_TD = self.model(batch.tokens_T, context)
+            if not batch.sample_ids:
+                return StepResult({})
+            # Only rows that sample go through the head.
+            hidden_RD = hidden_TD.index_select(0, batch.sample_rows_R)
+            return self._sample(hidden_RD, batch)
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Drop the state of sequences that ended."""
+        for id in ids:
+            self.table.remove(id)
+
+    def _sample(self, hidden_RD: Tensor, batch: StepBatch) -> StepResult:
+        result = StepResult({}, {})
+        ids, positions_R = batch.sample_ids, batch.sample_positions_R
+        for rows in self._chunks(len(ids)):
+            try:
+                self._sample_rows(hidden_RD[rows], ids[rows], positions_R[rows], result)
+            except Exception:
+                self._sample_one_by_one(hidden_RD[rows], ids[rows], positions_R[rows], result)
+        for id, sampled in result.tokens.items():
+            self.table.record(id, sampled.token)
+        return result
+
+    def _sample_one_by_one(
+        self, hidden_RD: Tensor, ids: Sequence[int], positions_R: np.ndarray, result: StepResult
+    ) -> None:
+        """Find out whose sampling failed; all others get what they would have got."""
+        for row, id in enumerate(ids):
+            one = slice(row, row + 1)
+            try:
+                self._sample_rows(hidden_RD[one], ids[one], positions_R[one], result)
+            except Exception as error:
+                result.errors[id] = f"sampling failed: {type(error).__name__}: {error}"
+
+    def _sample_rows(
+        self, hidden_RD: Tensor, ids: Sequence[int], positions_R: np.ndarray, result: StepResult
+    ) -> None:
+        params = self.table.sampling_batch(ids, positions_R)
+        draws = pipeline.sample(heads.logits(self.model, hidden_RD), params)
+        tops = alternatives(draws, params)
+        tokens, logprobs = draws.tokens_R.tolist(), draws.logprobs_R.tolist()
+        for id, token, logprob, top in zip(ids, tokens, logprobs, tops, strict=True):
+            if isfinite(logprob):
+                result.tokens[id] = Sampled(token, logprob, top)
+            else:
+                result.errors[id] = _NOT_FINITE
+
+    def _chunks(self, num_rows: int) -> Iterator[slice]:
+        for start in range(0, num_rows, self._rows_per_chunk):
+            yield slice(start, start + self._rows_per_chunk)

@@ -1,0 +1,71 @@
+"""``SamplingBatch``: the parameters of the rows that sample in one step, one array each.
+
+Shapes: R rows that sample, E entries of a sparse (row, token) list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Sparse list of (row, token) pairs a penalty may change.
+
+    Attributes:
+        rows_E: Row of each entry.
+        tokens_E: Token of each entry; a (row, token) pair occurs once.
+        counts_E: How often the row has generated the token; 0 when only the prompt has it.
+        repetition_R: Repetition penalty per row; 1 changes nothing.
+        frequency_R: Frequency penalty per row.
+        presence_R: Presence penalty per row.
+    """
+
+    rows_E: NDArray[np.int64]
+    tokens_E: NDArray[np.int64]
+    counts_E: NDArray[np.int64]
+    repetition_R: NDArray[np.float32]
+    frequency_R: NDArray[np.float32]
+    presence_R: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SamplingBatch:
+    """What each of R rows asks of the sampler.
+
+    Attributes:
+        temperature_R: 0 is greedy; a greedy row ignores top_k, top_p and min_p.
+        top_k_R: 0 keeps all.
+        top_p_R: 1 keeps all.
+        min_p_R: 0 keeps all.
+        uniform_R: The row's random number in [0, 1).
+        num_top_R: How many alternatives to report.
+        penalties: Penalties, or none when no row has one.
+        banned: (rows_E, tokens_E) that cannot be drawn, or none.
+    """
+
+    temperature_R: NDArray[np.float32]
+    top_k_R: NDArray[np.int64]
+    top_p_R: NDArray[np.float64]
+    min_p_R: NDArray[np.float64]
+    uniform_R: NDArray[np.float64]
+    num_top_R: NDArray[np.int64]
+    penalties: Penalties | None = None
+    banned: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.temperature_R)
+
+    def select(self, rows: NDArray[np.int64]) -> SamplingBatch:
+        """Return the batch of some rows, for shaping and drawing only.
+
+        Penalties and bans are left out: they act on the whole batch before rows are split.
+        """
+        names = ("temperature_R", "top_k_R", "top_p_R", "min_p_R", "uniform_R", "num_top_R")
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in names}
+        return SamplingBatch(**arrays)

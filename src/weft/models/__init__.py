@@ -1,0 +1,12 @@
+"""Floor 5: one ``Decoder`` for every family, built from a ``ModelSpec``.
+
+- ``decoder.py``  ``Decoder.forward(tokens_T, ctx) -> hidden_TD``: embedding, blocks, final norm.
+- ``heads.py``    what is done with the hidden states: logits, summed cross-entropy, log-probs.
+  Heads are separate from the forward pass, so that pre-training, RL and sampling share one path.
+- ``init.py``     weight initialisation, a function of a seed.
+- ``hf_keys.py``  declarative two-way maps between our parameter names and Hugging Face's; merged
+  tensors (QKV, gate-up) are listed with their parts. ``families/`` holds one map per family; the
+  matching ``config.json`` translation lives below, in ``weft.spec.families``.
+
+No module here knows of sharding, adapters, quantization or a cache: they are applied from outside.
+"""

@@ -1,0 +1,59 @@
+"""The dense feed-forward part. T tokens, D model width, F inner width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weft.ops import swiglu
+from weft.spec import MLPSpec
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class MLP(nn.Module):
+    """Gated: ``down(act(gate) * up)``, gate and up as one matrix with rows in that order.
+
+    SwiGLU is the case ``act = silu`` (Shazeer 2020, arXiv:2002.05202). Ungated:
+    ``down(act(up))``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        spec: MLPSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        where = {"device": device, "dtype": dtype}
+        if spec.gated:
+            self.gate_up = nn.Linear(dim, 2 * spec.hidden_dim, bias=spec.bias, **where)
+        else:
+            self.up = nn.Linear(dim, spec.hidden_dim, bias=spec.bias, **where)
+        self.down = nn.Linear(spec.hidden_dim, dim, bias=spec.bias, **where)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Transform each token of [T, D] alone."""
+        return self.down(self._activate(x_TD))
+
+    def _activate(self, x_TD: Tensor) -> Tensor:
+        activation = ACTIVATIONS[self.spec.activation]
+        if not self.spec.gated:
+            return activation(self.up(x_TD))
+        gate_up_TM = self.gate_up(x_TD)
+        if self.spec.activation == "silu":
+            return swiglu(gate_up_TM)
+        gate_TF, up_TF = gate_up_TM.chunk(2, dim=-1)
+        return activation(gate_TF) * up_TF

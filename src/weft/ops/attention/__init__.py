@@ -1,0 +1,8 @@
+"""Attention over packed documents (training) and over a paged cache (serving).
+
+- ``layout.py``     ``PagedLayout``: which slots each sequence of a step attends to.
+- ``reference.py``  both ops as dense softmax, one sequence at a time.
+- ``packed.py``     documents of equal length share one batched SDPA call.
+- ``paged.py``      decode rows share one masked SDPA call, prefill chunks run one by one.
+- ``native.py``     decode over the paged cache in C, with no gather.
+"""

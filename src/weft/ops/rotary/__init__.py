@@ -1,0 +1,1 @@
+"""Rotary positions: ``reference.py`` defines the turn, ``native.py`` does it in one pass in C."""

@@ -1,0 +1,88 @@
+"""What the scheduler knows about one request."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
+
+from weft.sched.manager import BlockTable
+from weft.sched.plan import NewSequence
+from weft.spec.request import FinishReason, Request
+
+
+class Phase(enum.Enum):
+    """Where a request is between `submit` and its end."""
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One request on its way: its tokens, how many are computed, and where.
+
+    Attributes:
+        id: Its name in plans.
+        request: What was asked.
+        seed: The request's, or the one drawn for it.
+        stop_token_ids: Every token that ends it.
+        max_length: It ends with LENGTH when it has this many tokens.
+        tokens: Prompt, then output.
+        num_computed: Tokens whose keys and values are in the cache.
+        num_cached: Prompt tokens found in the prefix cache when it was first admitted.
+        phase: Waiting, running or finished.
+        known: The runner has seen it.
+        in_flight: It is part of a step that is not settled.
+        table: Its blocks.
+        rank: Order of service; lowest first, preempted last-first.
+    """
+
+    id: int
+    request: Request
+    seed: int
+    stop_token_ids: tuple[int, ...]
+    max_length: int
+    tokens: list[int]
+    table: BlockTable
+    num_computed: int = 0
+    num_cached: int = 0
+    phase: Phase = Phase.WAITING
+    known: bool = False
+    in_flight: bool = False
+    rank: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Ids count submissions, so equal priorities are served in order of arrival.
+        self.rank = (self.request.priority, self.id)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.tokens)
+
+    def introduction(self) -> NewSequence:
+        """Return what the runner must know before the first step."""
+        return NewSequence(
+            id=self.id,
+            request_id=self.request.id,
+            prompt=self.request.tokens,
+            sampling=self.request.sampling,
+            sequence=self.request.sequence,
+            seed=self.seed,
+            stop_token_ids=self.stop_token_ids,
+        )
+
+    def finish_reason(self) -> FinishReason | None:
+        """Say whether the token just appended ends the sequence."""
+        if self.tokens[-1] in self.stop_token_ids:
+            num_output_tokens = len(self.tokens) - len(self.request.tokens)
+            if num_output_tokens > self.request.sampling.min_tokens:
+                return FinishReason.STOP
+        return FinishReason.LENGTH if len(self.tokens) >= self.max_length else None
+
+
+def ending_tokens(request: Request, eos_ids: Ids[int]) -> tuple[int, ...]:
+    """Return the tokens that end `request`, without repetitions."""
+    own = () if request.sampling.ignore_eos else eos_ids
+    return tuple(dict.fromkeys((*own, *request.sampling.stop_token_ids)))

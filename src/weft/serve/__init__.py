@@ -1,0 +1,20 @@
+"""Floor 8: the HTTP server that speaks OpenAI's protocol in front of an engine.
+
+``create_app(engine, tokenizer, model_name)`` builds a Starlette application and
+``run_server`` runs it; everything between the socket and the engine lives here.
+
+- ``backend``: what the server needs of an engine, as protocols; the engine never imports us.
+- ``protocol``: request and response bodies. Unknown fields are refused, never ignored.
+- ``prompts``: text, token ids and chat messages become prompt tokens, or a refusal with numbers.
+- ``generation``: one HTTP request as one or many engine requests, merged, timed and aborted.
+- ``completions``, ``chat``: the two shapes of answer; ``logprobs`` their two log-probability forms.
+- ``sse``: event streams that notice a client that went away.
+- ``errors``: every failure as ``{"error": {message, type, param, code}}`` with its status.
+- ``metrics``, ``health``, ``info``: Prometheus, liveness, models and tokenizer endpoints.
+- ``limits``: configuration, body size, API key, host and content-type checks.
+- ``pages``: static files with a strict content-security policy (the folder is passed in,
+  because the web page is on a higher floor).
+- ``app``, ``server``: putting it together and running it until a signal drains it.
+
+pydantic is used at this edge only; Starlette and uvicorn are used nowhere else in weft.
+"""

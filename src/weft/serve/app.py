@@ -1,0 +1,109 @@
+"""The application: routes, guards and error answers around one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from weft.core.errors import WeftError
+from weft.serve.backend import Engine, Tokenizer
+from weft.serve.chat import ChatEndpoint
+from weft.serve.completions import CompletionEndpoint
+from weft.serve.errors import handle_error, http_error_handler
+from weft.serve.health import HealthEndpoint
+from weft.serve.info import InfoEndpoints
+from weft.serve.limits import GuardMiddleware, ServerConfig
+from weft.serve.pages import page_routes
+from weft.serve.prompts import PromptReader, Renderer
+from weft.serve.service import Service
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    model_name: str,
+    config: ServerConfig | None = None,
+    *,
+    renderer: Renderer | None = None,
+    web_folder: Path | None = None,
+) -> Starlette:
+    """Build the server's application; its ``state.service`` holds what the endpoints share.
+
+    Args:
+        renderer: Turns conversations into tokens (``weft.text.render.Renderer``); without one,
+            /v1/chat/completions is refused.
+        web_folder: Static files for ``/``, usually ``weft.web.STATIC_FOLDER``.
+    """
+    config = config or ServerConfig()
+    prompts = PromptReader(engine, tokenizer, renderer)
+    service = Service(engine, tokenizer, model_name, config, prompts)
+    pages = [] if web_folder is None else list(page_routes(web_folder))
+    routes: list[BaseRoute] = [*api_routes(service), *pages]
+    paths = [route.path for route in routes if isinstance(route, Route)]
+    app = Starlette(
+        routes=routes,
+        middleware=_middleware(config, public=[route.path for route in pages]),
+        exception_handlers={
+            ClientDisconnect: _nobody_left,
+            WeftError: handle_error,
+            404: http_error_handler(paths),
+            405: http_error_handler(paths),
+            Exception: handle_error,
+        },
+    )
+    app.state.service = service
+    return app
+
+
+def api_routes(service: Service) -> list[Route]:
+    """Return the routes of the API."""
+    info = InfoEndpoints(service)
+    return [
+        Route("/v1/chat/completions", _endpoint(ChatEndpoint(service)), methods=["POST"]),
+        Route("/v1/completions", _endpoint(CompletionEndpoint(service)), methods=["POST"]),
+        Route("/v1/models", info.models),
+        Route("/v1/models/{model:path}", info.model),
+        Route("/v1/stats", info.stats),
+        Route("/tokenize", info.tokenize, methods=["POST"]),
+        Route("/detokenize", info.detokenize, methods=["POST"]),
+        Route("/metrics", info.metrics),
+        Route("/health", _endpoint(HealthEndpoint(service))),
+    ]
+
+
+def _endpoint(endpoint: Endpoint) -> Endpoint:
+    """Wrap a callable object as the function that Starlette takes for an endpoint."""
+
+    async def handle(request: Request) -> Response:
+        return await endpoint(request)
+
+    return handle
+
+
+def _middleware(config: ServerConfig, *, public: list[str]) -> list[Middleware]:
+    guard = Middleware(GuardMiddleware, config=config, public=public)
+    if not config.allowed_origins:
+        return [guard]
+    # CORS comes first: a browser's preflight request carries no API key.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(config.allowed_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+    )
+    return [cors, guard]
+
+
+async def _nobody_left(_: Request, error: Exception) -> Response:
+    """Answer a client that is gone; 499 shows in access logs only."""
+    return Response(status_code=499)

@@ -1,0 +1,171 @@
+"""One HTTP request as one or many engine requests: merged, timed, and aborted if left early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from weft.serve.backend import Delta, Engine
+from weft.serve.errors import GenerationError
+from weft.serve.metrics import SequenceTimer, ServerMetrics
+from weft.spec.request import FinishReason, Request
+
+_FAILURES: dict[FinishReason, tuple[int, str, str]] = {
+    FinishReason.ERROR: (500, "generation_failed", "the generation failed"),
+    FinishReason.TIMEOUT: (504, "timeout", "the request's deadline passed"),
+    FinishReason.ABORT: (503, "aborted", "the request was aborted by the server"),
+}
+
+
+@dataclass
+class Choice:
+    """One sequence: what was asked of the engine and what came back so far."""
+
+    index: int
+    prompt_index: int
+    request: Request
+    stream: AsyncIterator[Delta]
+    timer: SequenceTimer
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    deltas: list[Delta] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int = 0
+
+    def take(self, delta: Delta) -> None:
+        """Add what a delta brings.
+
+        Raises:
+            GenerationError: the sequence ended for a reason that is no answer.
+        """
+        self.text += delta.text
+        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+        if delta.token is not None:
+            self.tokens.append(delta.token)
+            self.deltas.append(delta)
+            self.timer.token()
+        if delta.finish_reason is None:
+            return
+        self.finish_reason = delta.finish_reason
+        self.timer.finish(delta.finish_reason)
+        if delta.finish_reason in _FAILURES:
+            status, code, message = _FAILURES[delta.finish_reason]
+            detail = f"{message}: {delta.error}" if delta.error else message
+            raise GenerationError(detail, status=status, code=code)
+
+
+class Generation:
+    """The sequences of one HTTP request.
+
+    Use it as an async context manager: whatever is unfinished on exit (the client went away, a
+    sibling failed) is aborted in the engine.
+    """
+
+    def __init__(self, engine: Engine, metrics: ServerMetrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._arrival_s = metrics.clock()
+        self.choices: list[Choice] = []
+
+    async def __aenter__(self) -> Generation:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.abort()
+
+    def submit(self, requests: Sequence[tuple[int, Request]]) -> None:
+        """Queue (prompt index, request) pairs; all of them or, after a refusal, none.
+
+        Raises:
+            RequestError: one of them can never run, or too many are waiting.
+        """
+        try:
+            for prompt_index, request in requests:
+                stream = self._engine.submit(request)
+                timer = self._metrics.timer(len(request.tokens), self._arrival_s)
+                index = len(self.choices)
+                self.choices.append(Choice(index, prompt_index, request, stream, timer))
+        except BaseException:
+            self.abort()
+            raise
+
+    async def deltas(self) -> AsyncGenerator[tuple[Choice, Delta], None]:
+        """Yield the deltas of all choices as they come, each already added to its choice.
+
+        Raises:
+            GenerationError: a sequence failed; its siblings are aborted on exit.
+        """
+        merged = _merge([choice.stream for choice in self.choices])
+        try:
+            async for index, delta in merged:
+                choice = self.choices[index]
+                choice.take(delta)
+                yield choice, delta
+        finally:
+            await merged.aclose()
+
+    async def finish(self) -> None:
+        """Run every choice to its end."""
+        deltas = self.deltas()
+        try:
+            async for _ in deltas:
+                pass
+        finally:
+            await deltas.aclose()
+
+    def abort(self) -> None:
+        """Abort every choice that has not finished."""
+        for choice in self.choices:
+            if choice.finish_reason is None:
+                choice.finish_reason = FinishReason.ABORT
+                choice.timer.finish(FinishReason.ABORT)
+                self._engine.abort(choice.request.id)
+
+    def usage(self) -> dict[str, Any]:
+        """Return OpenAI's usage object; a prompt with several choices counts once."""
+        prompts = {choice.prompt_index: choice for choice in self.choices}
+        cached = dict.fromkeys(prompts, 0)
+        for choice in self.choices:
+            known = cached[choice.prompt_index]
+            cached[choice.prompt_index] = max(known, choice.num_cached_tokens)
+        num_prompt = sum(len(choice.request.tokens) for choice in prompts.values())
+        num_generated = sum(len(choice.tokens) for choice in self.choices)
+        return {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_generated,
+            "total_tokens": num_prompt + num_generated,
+            "prompt_tokens_details": {"cached_tokens": sum(cached.values())},
+        }
+
+
+async def _merge(
+    streams: Sequence[AsyncIterator[Delta]],
+) -> AsyncGenerator[tuple[int, Delta], None]:
+    """Yield (stream index, item) in order of arrival; the first failure ends it."""
+    queue: asyncio.Queue[tuple[int, Delta | BaseException | None]] = asyncio.Queue()
+
+    async def pump(index: int, stream: AsyncIterator[Delta]) -> None:
+        try:
+            async for delta in stream:
+                queue.put_nowait((index, delta))
+            queue.put_nowait((index, None))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(*pair)) for pair in enumerate(streams)]
+    try:
+        num_open = len(tasks)
+        while num_open:
+            index, item = await queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                num_open -= 1
+            else:
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

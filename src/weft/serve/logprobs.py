@@ -1,0 +1,63 @@
+"""Log-probabilities in OpenAI's two forms: parallel lists (completions) and objects (chat)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from weft.serve.backend import Delta, Tokenizer
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """Return a token as text; incomplete UTF-8 shows as U+FFFD, special tokens by name."""
+    data = tokenizer.token_bytes(token)
+    if data:
+        return data.decode("utf-8", errors="replace")
+    return tokenizer.decode([token], skip_special=False)
+
+
+def completion_logprobs(
+    tokenizer: Tokenizer, deltas: Sequence[Delta], *, offset: int = 0
+) -> dict[str, Any]:
+    """Return the ``logprobs`` of a completion choice.
+
+    ``offset`` is where the first token begins in the choice's text.
+    """
+    tokens, values, tops, offsets = [], [], [], []
+    for delta in deltas:
+        if delta.token is None:
+            continue
+        text = token_text(tokenizer, delta.token)
+        top = {token_text(tokenizer, token): logprob for token, logprob in delta.top}
+        # The drawn token is always listed, as vLLM does, even when it is not among the likeliest.
+        top.setdefault(text, delta.logprob or 0.0)
+        tokens.append(text)
+        values.append(delta.logprob)
+        tops.append(top)
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": tokens,
+        "token_logprobs": values,
+        "top_logprobs": tops,
+        "text_offset": offsets,
+    }
+
+
+def chat_logprobs(tokenizer: Tokenizer, deltas: Sequence[Delta]) -> dict[str, Any]:
+    """Return the ``logprobs`` of a chat choice."""
+    content = [
+        {
+            **_entry(tokenizer, delta.token, delta.logprob),
+            "top_logprobs": [_entry(tokenizer, token, logprob) for token, logprob in delta.top],
+        }
+        for delta in deltas
+        if delta.token is not None
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _entry(tokenizer: Tokenizer, token: int, logprob: float | None) -> dict[str, Any]:
+    data = tokenizer.token_bytes(token)
+    text = token_text(tokenizer, token)
+    return {"token": text, "logprob": logprob, "bytes": list(data or text.encode())}

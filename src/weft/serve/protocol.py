@@ -1,0 +1,253 @@
+"""The bodies of OpenAI's completion and chat endpoints, plus vLLM's sampling extras.
+
+Types are checked here and nowhere coerced; ranges are checked once, by ``SamplingParams``. A
+field we do not know is refused. A field that OpenAI has and this server cannot honour is accepted
+only with a value that asks for nothing (``"tools": []``, ``"logit_bias": {}``).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from weft.core.errors import RequestError
+from weft.serve.errors import from_validation
+from weft.spec.sampling import SamplingParams
+
+# OpenAI's documented default for completions; chat generates up to the context length.
+DEFAULT_COMPLETION_TOKENS = 16
+
+# Known fields this server cannot honour, with the values that ask for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "guided_json": (),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "prompt_logprobs": (),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+
+
+class Body(BaseModel):
+    """A request body: no unknown field, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Body):
+    """What else a stream carries."""
+
+    include_usage: bool = False
+
+
+class SamplingBody(Body):
+    """The fields both endpoints share."""
+
+    model: str | None = None
+    n: int = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float = SamplingParams.temperature
+    top_p: float = SamplingParams.top_p
+    top_k: int | None = SamplingParams.top_k
+    min_p: float = SamplingParams.min_p
+    seed: int | None = None
+    presence_penalty: float = SamplingParams.presence_penalty
+    frequency_penalty: float = SamplingParams.frequency_penalty
+    repetition_penalty: float = SamplingParams.repetition_penalty
+    stop: str | list[str] = Field([], description="a text or a list of texts")
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+    min_tokens: int = SamplingParams.min_tokens
+    priority: int = 0
+    cache_salt: str = ""
+    return_token_ids: bool = False
+    # Names the end user to whoever reads the request; it never influences the output.
+    user: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None}
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise RequestError(
+                "stream_options is set but stream is false",
+                fix="set stream to true or leave stream_options out",
+                param="stream_options",
+            )
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """Return the engine's parameters.
+
+        Raises:
+            RequestError: a value is out of range.
+        """
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            # 0 and -1 are vLLM's and SGLang's ways to say "all".
+            top_k=None if self.top_k in (0, -1) else self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=self.seed,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids),
+            ignore_eos=self.ignore_eos,
+            min_tokens=self.min_tokens,
+            logprobs=logprobs,
+        )
+
+
+class CompletionBody(SamplingBody):
+    """``POST /v1/completions``."""
+
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(
+        description="a text, a list of texts, a list of token ids or a list of such lists"
+    )
+    max_tokens: int | None = None
+    logprobs: int | None = None
+
+    def to_sampling(self) -> SamplingParams:
+        """Return the engine's parameters."""
+        limit = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+        return self.sampling(max_tokens=limit, logprobs=self.logprobs)
+
+
+class TextPart(Body):
+    """One part of a message given in parts; text is the only kind."""
+
+    type: Literal["text"]
+    text: str
+
+
+class MessageBody(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart]
+
+    def plain(self) -> dict[str, str]:
+        """Return the message as the chat template takes it."""
+        role = "system" if self.role == "developer" else self.role
+        text = self.content
+        return {"role": role, "content": text if isinstance(text, str) else _join(text)}
+
+
+class ChatBody(SamplingBody):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[MessageBody]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool = False
+    top_logprobs: int | None = None
+
+    def to_sampling(self) -> SamplingParams:
+        """Return the engine's parameters."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError(
+                f"top_logprobs is {self.top_logprobs} but logprobs is false",
+                fix="set logprobs to true",
+                param="top_logprobs",
+            )
+        limit = self.max_completion_tokens
+        if limit is None:
+            limit = self.max_tokens
+        elif self.max_tokens not in (None, limit):
+            raise RequestError(
+                f"max_tokens is {self.max_tokens} and max_completion_tokens is {limit}",
+                fix="send only max_completion_tokens",
+                param="max_tokens",
+            )
+        return self.sampling(
+            max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None
+        )
+
+
+class TokenizeBody(Body):
+    """``POST /tokenize``: a text or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[MessageBody] | None = None
+    return_token_strs: bool = False
+
+
+class DetokenizeBody(Body):
+    """``POST /detokenize``."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+T = TypeVar("T", bound=Body)
+
+
+def parse(model: type[T], body: bytes) -> T:
+    """Read a request body.
+
+    Raises:
+        RequestError: it is not JSON, has an unknown or unsupported field, or a wrong type.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        return _retry_without_neutral(model, body, error)
+
+
+def _retry_without_neutral(model: type[T], body: bytes, error: ValidationError) -> T:
+    """Drop unsupported fields whose value asks for nothing; refuse the others by name."""
+    extra = [item for item in error.errors() if item["type"] == "extra_forbidden"]
+    known = [str(item["loc"][0]) for item in extra if len(item["loc"]) == 1]
+    unsupported = [name for name in known if name in UNSUPPORTED and name not in model.model_fields]
+    if not unsupported:
+        raise from_validation(error, model) from error
+    values = {str(item["loc"][0]): item["input"] for item in extra}
+    for name in unsupported:
+        if values[name] not in UNSUPPORTED[name]:
+            raise RequestError(
+                f"{name!r} is not supported by this server",
+                fix=f"leave {name!r} out",
+                param=name,
+            ) from error
+    return parse(model, _without(body, unsupported))
+
+
+def _without(body: bytes, names: list[str]) -> bytes:
+    value = json.loads(body)
+    return json.dumps({key: item for key, item in value.items() if key not in names}).encode()
+
+
+def _join(parts: list[TextPart]) -> str:
+    return "\n".join(part.text for part in parts)

@@ -1,0 +1,162 @@
+"""What all generating endpoints share: the engine, the tokenizer, checks and identities."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+
+import weft
+from weft.core.errors import RequestError
+from weft.serve.backend import Engine, Tokenizer
+from weft.serve.errors import (
+    BodyTooLargeError,
+    MediaTypeError,
+    NotFoundError,
+    UnavailableError,
+    describe,
+)
+from weft.serve.generation import Generation
+from weft.serve.limits import ServerConfig
+from weft.serve.metrics import ServerMetrics
+from weft.serve.prompts import Prompt, PromptReader
+from weft.serve.protocol import SamplingBody
+from weft.serve.sse import event
+from weft.spec import request as engine_request
+from weft.spec.sampling import SamplingParams
+
+
+class Service:
+    """The state of one application."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        model_name: str,
+        config: ServerConfig,
+        prompts: PromptReader,
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.model_name = model_name
+        self.config = config
+        self.prompts = prompts
+        self.metrics = ServerMetrics(engine, model_name)
+        self.created = int(time.time())
+        self.draining = False
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse a request for a model that is not served here; no name means this one."""
+        if name not in (None, self.model_name):
+            raise NotFoundError(
+                f"the model {name!r} is not served here",
+                fix=f"use {self.model_name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def check_alive(self) -> None:
+        """Refuse work that would wait for ever."""
+        if self.draining:
+            raise UnavailableError("the server is shutting down", fix="use another replica")
+        if not self.engine.healthy:
+            raise UnavailableError("the engine has stopped", fix="restart the server")
+
+    def head(self, prefix: str, kind: str) -> dict[str, Any]:
+        """Return the fields that begin every answer and chunk."""
+        return {
+            "id": f"{prefix}-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.model_name,
+            "system_fingerprint": f"weft-{weft.__version__}",
+        }
+
+    def start(
+        self,
+        body: SamplingBody,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams,
+        request_id: str,
+        *,
+        param: str,
+    ) -> Generation:
+        """Submit every prompt ``n`` times.
+
+        Raises:
+            RequestError: too many choices, a prompt that cannot fit, a full queue.
+            UnavailableError: the engine is not alive.
+        """
+        self.check_alive()
+        self._check_choices(body.n, len(prompts))
+        for tokens in prompts:
+            self.prompts.check_fit(tokens, sampling, param=param)
+        requests = [
+            (
+                index,
+                engine_request.Request(
+                    id=f"{request_id}-{index}-{sequence}",
+                    tokens=tokens,
+                    sampling=sampling,
+                    priority=body.priority,
+                    cache_salt=body.cache_salt,
+                    sequence=sequence,
+                ),
+            )
+            for index, tokens in enumerate(prompts)
+            for sequence in range(body.n)
+        ]
+        generation = Generation(self.engine, self.metrics)
+        generation.submit(requests)
+        return generation
+
+    def error_event(self, error: Exception) -> str:
+        """Return a failure in the middle of a stream, when the status is already sent."""
+        return event(describe(error)[1])
+
+    def _check_choices(self, n: int, num_prompts: int) -> None:
+        limit = self.config.max_choices
+        if n < 1:
+            raise RequestError(f"n is {n}", fix="n must be at least 1", param="n")
+        if n * num_prompts > limit:
+            raise RequestError(
+                f"n = {n} for {num_prompts} prompts makes {n * num_prompts} choices",
+                fix=f"ask for at most {limit} in one request",
+                param="n",
+            )
+
+
+async def read_json(request: Request, config: ServerConfig) -> bytes:
+    """Return the body of a JSON request.
+
+    Raises:
+        MediaTypeError: it is not declared as JSON (which also keeps other sites' forms out).
+        BodyTooLargeError: it is longer than the server accepts; the rest is not read.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise MediaTypeError(
+            f"the content type is {media_type or 'missing'!r}",
+            fix="send JSON with 'Content-Type: application/json'",
+        )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > config.max_body_bytes:
+        raise _too_large(int(declared), config)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > config.max_body_bytes:
+            raise _too_large(size, config)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large(size: int, config: ServerConfig) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"the body has {size} bytes or more; the limit is {config.max_body_bytes}",
+        fix="send less text, or start the server with a larger max_body_bytes",
+    )

@@ -1,0 +1,43 @@
+"""One request to the engine and the reasons it may end."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from weft.spec.sampling import SamplingParams
+
+
+class FinishReason(enum.StrEnum):
+    """Why a request ended."""
+
+    STOP = "stop"  # an end token or stop text
+    LENGTH = "length"  # max_tokens or the context length
+    ABORT = "abort"  # the caller went away or asked to stop
+    TIMEOUT = "timeout"  # its deadline passed
+    ERROR = "error"  # something failed inside this request
+
+
+@dataclass(frozen=True)
+class Request:
+    """Token ids in, sampling choices, and what isolates or orders it.
+
+    Attributes:
+        id: Unique within an engine.
+        tokens: The prompt.
+        sampling: How to draw.
+        priority: Lower is served first.
+        arrival_s: When it arrived, on the engine's clock.
+        deadline_s: Ends with TIMEOUT when the engine's clock passes this.
+        cache_salt: Requests share cached prefixes only with the same salt.
+        sequence: Index among the samples of one prompt; part of the random stream.
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    priority: int = 0
+    arrival_s: float = 0.0
+    deadline_s: float | None = None
+    cache_salt: str = ""
+    sequence: int = 0

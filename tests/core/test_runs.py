@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from weft.core.errors import ConfigError, InputFileError
+from weft.core.events import read_events
+from weft.core.runs import RunDirectory
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration."""
+
+    steps: int = 1
+    name: str = "a"
+
+
+def test_a_run_leaves_configuration_environment_events_and_state(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with run.open(Config()) as events:
+        assert run.state == "running"
+        events.emit("step", step=1, loss=2.5)
+    assert run.state == "done"
+    assert json.loads((run.path / "env.json").read_text())["num_cpus"] >= 1
+    assert run.load_config(Config(steps=9)) == Config()
+    assert [event["loss"] for event in read_events(run.metrics_path, "step")] == [2.5]
+
+
+def test_a_continued_run_appends_and_its_clock_goes_on(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.open(Config()) as events:
+        events.emit("step", step=1, time_s=100.0)
+    with run.open(Config()) as events:
+        second = events.emit("step", step=2)
+    assert [event["step"] for event in read_events(run.metrics_path)] == [1, 2]
+    assert second["time_s"] >= 100.0
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.open(Config()):
+        pass
+    with pytest.raises(ConfigError, match="differs in: steps"), run.open(Config(steps=2)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(KeyboardInterrupt(), "interrupted"), (ValueError("x"), "failed")]
+)
+def test_the_end_is_recorded_whatever_happens(
+    tmp_path: Path, error: BaseException, state: str
+) -> None:
+    run = RunDirectory(tmp_path)
+    with pytest.raises(type(error)), run.open(Config()):
+        raise error
+    assert run.state == state
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputFileError, match="is a file"), RunDirectory(tmp_path / "run").open(
+        Config()
+    ):
+        pass
+
+
+def test_a_half_written_last_event_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "a", "time_s": 1}\n{"kind": "b", "ti')
+    assert [event["kind"] for event in read_events(tmp_path / "metrics.jsonl")] == ["a"]
+
+
+def test_numbers_that_json_lacks_are_written_as_text(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.open(Config()) as events:
+        events.emit("step", loss=float("nan"))
+    assert next(read_events(run.metrics_path, "step"))["loss"] == "nan"

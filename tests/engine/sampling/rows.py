@@ -1,0 +1,53 @@
+"""Builds a SamplingBatch from plain per-row parameters, as tests like to write them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from weft.engine.sampling.batch import Penalties, SamplingBatch
+from weft.spec.sampling import SamplingParams
+
+
+def make_batch(
+    params: Sequence[SamplingParams],
+    uniforms: Sequence[float] | None = None,
+    *,
+    prompts: Sequence[Sequence[int]] | None = None,
+    outputs: Sequence[Sequence[int]] | None = None,
+    end_tokens: Sequence[int] = (),
+) -> SamplingBatch:
+    num_rows = len(params)
+    prompts = prompts or [()] * num_rows
+    outputs = outputs or [()] * num_rows
+    banned = [
+        (row, token)
+        for row, row_params in enumerate(params)
+        if len(outputs[row]) < row_params.min_tokens
+        for token in end_tokens
+    ]
+    entries = [
+        (row, token, Counter(outputs[row])[token])
+        for row in range(num_rows)
+        for token in sorted({*prompts[row], *outputs[row]})
+    ]
+    rows, tokens, counts = np.array(entries, dtype=np.int64).reshape(-1, 3).T
+    return SamplingBatch(
+        temperature_R=np.array([p.temperature for p in params], dtype=np.float32),
+        top_k_R=np.array([p.top_k or 0 for p in params]),
+        top_p_R=np.array([p.top_p for p in params]),
+        min_p_R=np.array([p.min_p for p in params]),
+        uniform_R=np.array(uniforms if uniforms is not None else [0.5] * num_rows),
+        num_top_R=np.array([p.logprobs or 0 for p in params]),
+        penalties=Penalties(
+            rows,
+            tokens,
+            counts,
+            np.array([p.repetition_penalty for p in params], dtype=np.float32),
+            np.array([p.frequency_penalty for p in params], dtype=np.float32),
+            np.array([p.presence_penalty for p in params], dtype=np.float32),
+        ),
+        banned=tuple(np.array(banned, dtype=np.int64).reshape(-1, 2).T) if banned else None,
+    )

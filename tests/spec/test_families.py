@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from weft.core.errors import CheckpointError, UnsupportedError
+from weft.spec import AttentionSpec, LayerSpec, MLPSpec, ModelShape, ModelSpec, RotarySpec
+from weft.spec.families import FAMILIES, spec_from_hf, spec_to_hf
+
+LLAMA_3_1_8B = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "bos_token_id": 128000,
+    "eos_token_id": [128001, 128008, 128009],
+}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_there_and_back(family: str) -> None:
+    spec = ModelShape(family=family).build(300, bos_id=0, eos_ids=(1, 2), pad_id=3)
+    assert spec_from_hf(spec_to_hf(spec)) == spec
+
+
+def test_llama_3_1_is_read_with_its_rope_scaling() -> None:
+    spec = spec_from_hf(LLAMA_3_1_8B)
+    rotary = spec.layers[0].mixer.rotary
+    assert rotary is not None
+    assert rotary.theta == 500_000.0
+    assert rotary.scaling is not None
+    assert rotary.scaling.factor == 8.0
+    assert spec.eos_ids == (128001, 128008, 128009)
+    assert spec_from_hf(spec_to_hf(spec)) == spec
+
+
+def test_new_style_rope_parameters_are_read() -> None:
+    config = {k: v for k, v in LLAMA_3_1_8B.items() if not k.startswith("rope")}
+    config["rope_parameters"] = {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0}
+    rotary = spec_from_hf(config).layers[0].mixer.rotary
+    assert rotary is not None
+    assert rotary.theta == 5e5
+    assert rotary.scaling is not None
+    assert rotary.scaling.kind == "linear"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model_type": "lama"}, UnsupportedError, "did you mean 'llama'"),
+        ({"hidden_act": "gelu"}, UnsupportedError, "hidden_act"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, UnsupportedError, "'yarn'"),
+        ({"hidden_size": "wide"}, CheckpointError, "hidden_size"),
+        ({"vocab_size": None}, CheckpointError, "vocab_size"),
+    ],
+)
+def test_what_cannot_be_expressed_is_named(
+    change: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        spec_from_hf({**LLAMA_3_1_8B, **change})
+
+
+def test_a_model_that_no_family_file_can_hold_is_refused() -> None:
+    wide = LayerSpec(AttentionSpec(2, 2, 16), MLPSpec(64))
+    narrow = LayerSpec(AttentionSpec(2, 2, 16), MLPSpec(32))
+    with pytest.raises(UnsupportedError, match="layers differ"):
+        spec_to_hf(ModelSpec("llama", 10, 32, (wide, narrow)))
+    window = LayerSpec(AttentionSpec(2, 2, 16, window=8), MLPSpec(64))
+    with pytest.raises(UnsupportedError, match="full attention"):
+        spec_to_hf(ModelSpec("llama", 10, 32, (window,)))
+    interleaved = AttentionSpec(2, 2, 16, rotary=RotarySpec(layout="interleaved"))
+    with pytest.raises(UnsupportedError, match="rotary layout"):
+        spec_to_hf(ModelSpec("llama", 10, 32, (LayerSpec(interleaved, MLPSpec(64)),)))
+    with pytest.raises(UnsupportedError, match="did you mean"):
+        spec_to_hf(ModelSpec("llamas", 10, 32, (wide,)))
