@@ -126,9 +126,7 @@ def test_mixture_draws_each_source_by_weight(tmp_path: Path) -> None:
     mixture = Mixture([small, large], [1, 3])
     loader = Loader(mixture, sequence_length=10, tokens_per_batch=40, seed=1)
     assert loader.num_sequences == 110
-    single = [
-        {tuple(t) for t in np.split(loader.batch(i).tokens_T, 4)} for i in range(60)
-    ]
+    single = [{tuple(t) for t in np.split(loader.batch(i).tokens_T, 4)} for i in range(60)]
     assert len(single) == 60
     # One of four sequences of each batch is of the small source, whose tokens stay below 100.
     for index in range(60):
@@ -142,9 +140,7 @@ def test_sizes_that_do_not_fit_are_refused(
 ) -> None:
     shards = numbered_shards(tmp_path, [100])
     with pytest.raises(ConfigError, match="sequence_length"):
-        Loader(
-            shards, sequence_length=sequence_length, tokens_per_batch=tokens_per_batch, seed=0
-        )
+        Loader(shards, sequence_length=sequence_length, tokens_per_batch=tokens_per_batch, seed=0)
 
 
 def test_corpus_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:

@@ -79,9 +79,7 @@ def test_cut_pieces_tile_every_document(lengths: list[int], capacity: int) -> No
 
 
 @given(lengths=document_lengths, data=st.data())
-def test_split_keeps_exactly_the_boundaries_inside(
-    lengths: list[int], data: st.DataObject
-) -> None:
+def test_split_keeps_exactly_the_boundaries_inside(lengths: list[int], data: st.DataObject) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     start = data.draw(st.integers(0, int(offsets[-1]) - 1))
     stop = data.draw(st.integers(start + 1, int(offsets[-1])))

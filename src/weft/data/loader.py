@@ -143,9 +143,7 @@ def sequential_batches(
     for first in range(0, shards.num_tokens, step):
         last = min(first + step, shards.num_tokens)
         cuts = [*range(first, last, sequence_length), last]
-        yield concatenate(
-            [read_span(shards, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
-        )
+        yield concatenate([read_span(shards, a, b) for a, b in zip(cuts, cuts[1:], strict=False)])
 
 
 def read_span(shards: TokenShards, start: int, stop: int) -> Batch:

@@ -30,7 +30,7 @@ from weft.sched.plan import Sampled, StepPlan, StepResult
 # Logits exist for so many bytes of rows at once; sampling is per row, so the cut changes nothing.
 LOGITS_BYTES = 256 * 2**20
 
-_NOT_FINITE = "the model gave no finite probabilities (NaN or infinite logits, or every token is banned)"
+_NOT_FINITE = "the model's probabilities are not finite: NaN or infinite logits"
 
 
 class ModelRunner:
@@ -40,6 +40,7 @@ class ModelRunner:
         self.model = model
         self.cache = cache
         self.table = SequenceTable()
+        self.num_computed_tokens = 0
         bytes_per_row = 4 * model.spec.vocab_size
         self._rows_per_chunk = max(1, LOGITS_BYTES // bytes_per_row)
 
@@ -52,6 +53,7 @@ class ModelRunner:
             batch = build_batch(plan.items, self.cache.block_size, self.model.device)
             context = StepContext.paged(self.cache, batch.paged)
             hidden_TD = self.model(batch.tokens_T, context)
+            self.num_computed_tokens += len(batch.tokens_T)
             if not batch.sample_ids:
                 return StepResult({})
             # Only rows that sample go through the head.

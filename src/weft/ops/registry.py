@@ -2,20 +2,91 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from weft.ops.attention import native as attention_native
+from weft.ops.attention import packed, paged
 from weft.ops.attention import reference as attention_reference
-from weft.ops.dispatch import KernelSpec
+from weft.ops.attention.layout import PagedLayout
+from weft.ops.dispatch import Implementation, KernelSpec, Tolerance
+from weft.ops.gated import native as gated_native
 from weft.ops.gated import reference as gated_reference
+from weft.ops.loss import chunked
 from weft.ops.loss import reference as loss_reference
+from weft.ops.norm import native as norm_native
 from weft.ops.norm import reference as norm_reference
+from weft.ops.rotary import native as rotary_native
 from weft.ops.rotary import reference as rotary_reference
 
-RMS_NORM = KernelSpec("rms_norm", norm_reference.rms_norm)
-SWIGLU = KernelSpec("swiglu", gated_reference.swiglu)
-ROTARY = KernelSpec("apply_rotary", rotary_reference.apply_rotary)
-PACKED_ATTENTION = KernelSpec("packed_attention", attention_reference.packed_attention)
-PAGED_ATTENTION = KernelSpec("paged_attention", attention_reference.paged_attention)
-LINEAR_CROSS_ENTROPY = KernelSpec("linear_cross_entropy", loss_reference.linear_cross_entropy)
-LINEAR_LOG_PROBS = KernelSpec("linear_log_probs", loss_reference.linear_log_probs)
+
+def _always(*_: object) -> bool:
+    return True
+
+
+def _traffic(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _paged_bytes(q: Tensor, k: Tensor, v: Tensor, layout: PagedLayout, *_: object) -> int:
+    per_slot = (k[0].numel() + v[0].numel()) * k.element_size()
+    return sum(layout.context_lengths) * per_slot + 2 * _traffic(q)
+
+
+RMS_NORM = KernelSpec(
+    "rms_norm",
+    norm_reference.rms_norm,
+    (Implementation("native", norm_native.rms_norm, norm_native.accepts),),
+    num_bytes=lambda x, weight, eps: 2 * _traffic(x) + _traffic(weight),
+)
+SWIGLU = KernelSpec(
+    "swiglu",
+    gated_reference.swiglu,
+    (Implementation("native", gated_native.swiglu, gated_native.accepts),),
+    num_bytes=lambda gate_up: 3 * _traffic(gate_up) // 2,
+)
+ROTARY = KernelSpec(
+    "apply_rotary",
+    rotary_reference.apply_rotary,
+    (Implementation("native", rotary_native.apply_rotary, rotary_native.accepts),),
+    num_bytes=lambda x, cos, sin, layout: 2 * _traffic(x) + _traffic(cos, sin),
+)
+PACKED_ATTENTION = KernelSpec(
+    "packed_attention",
+    attention_reference.packed_attention,
+    (Implementation("grouped", packed.packed_attention, _always),),
+    num_flops=lambda q, k, v, lengths, scale, window: (
+        2 * q.shape[1] * q.shape[2] * sum(n * (n + 1) for n in lengths)
+    ),
+)
+PAGED_ATTENTION = KernelSpec(
+    "paged_attention",
+    attention_reference.paged_attention,
+    (
+        Implementation("native", attention_native.paged_attention, attention_native.accepts),
+        Implementation("gathered", paged.paged_attention, _always),
+    ),
+    num_bytes=_paged_bytes,
+)
+_LOSS_TOLERANCES = {
+    torch.float64: Tolerance(1e-9, 1e-10),
+    torch.float32: Tolerance(5e-5, 5e-6),
+    torch.bfloat16: Tolerance(2e-2, 2e-2),
+}
+LINEAR_CROSS_ENTROPY = KernelSpec(
+    "linear_cross_entropy",
+    loss_reference.linear_cross_entropy,
+    (Implementation("chunked", chunked.linear_cross_entropy, _always),),
+    tolerances=_LOSS_TOLERANCES,
+    num_flops=lambda hidden, weight, *_: 2 * hidden.shape[0] * weight.numel(),
+)
+LINEAR_LOG_PROBS = KernelSpec(
+    "linear_log_probs",
+    loss_reference.linear_log_probs,
+    (Implementation("chunked", chunked.linear_log_probs, _always),),
+    tolerances=_LOSS_TOLERANCES,
+    num_flops=lambda hidden, weight, *_: 2 * hidden.shape[0] * weight.numel(),
+)
 
 KERNELS: tuple[KernelSpec, ...] = (
     RMS_NORM,

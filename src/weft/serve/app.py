@@ -24,7 +24,6 @@ from weft.serve.pages import page_routes
 from weft.serve.prompts import PromptReader, Renderer
 from weft.serve.service import Service
 
-
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 

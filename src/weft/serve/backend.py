@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from weft.spec.request import FinishReason, Request
 
 
+class Usage(Protocol):
+    """Token counts of one sequence."""
+
+    @property
+    def num_cached_tokens(self) -> int: ...
+
+
 class Delta(Protocol):
-    """What one engine step adds to one request.
+    """What one engine step adds to one request; ``weft.engine.outputs.Delta`` is one.
 
     Attributes:
         text: New text that is safe to show (whole characters, no part of a stop text).
         token: The new token, if one was drawn.
         logprob: Its log-probability under the distribution it was drawn from.
-        top: The likeliest alternatives as (token, log-probability), if asked for.
+        top_logprobs: The likeliest alternatives as (token, log-probability), if asked for.
         finish_reason: Set on the last delta only.
-        num_cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
         error: What failed, when the finish reason is ERROR.
+        usage: Counts so far.
     """
 
     @property
@@ -26,15 +33,15 @@ class Delta(Protocol):
     @property
     def token(self) -> int | None: ...
     @property
-    def logprob(self) -> float | None: ...
+    def logprob(self) -> float: ...
     @property
-    def top(self) -> Sequence[tuple[int, float]]: ...
+    def top_logprobs(self) -> Sequence[tuple[int, float]]: ...
     @property
     def finish_reason(self) -> FinishReason | None: ...
     @property
-    def num_cached_tokens(self) -> int: ...
-    @property
     def error(self) -> str | None: ...
+    @property
+    def usage(self) -> Usage: ...
 
 
 class Stats(Protocol):
@@ -77,20 +84,11 @@ class Engine(Protocol):
     def stats(self) -> Stats: ...
 
 
-class ChatTemplate(Protocol):
-    """Renders messages as the text the model was trained on."""
-
-    def render(self, messages: Sequence[Any], *, add_generation_prompt: bool = False) -> str: ...
-
-
 class Tokenizer(Protocol):
     """The part of ``weft.text.tokenizer.Tokenizer`` that serving uses."""
 
     @property
     def vocab_size(self) -> int: ...
-    @property
-    def chat_template(self) -> Any: ...
-
     def encode(self, text: str, *, special: bool = False) -> list[int]: ...
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str: ...

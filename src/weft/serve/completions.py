@@ -82,14 +82,13 @@ class CompletionEndpoint:
         offset: int,
     ) -> dict[str, Any]:
         tokenizer = self._service.tokenizer
-        last = deltas[-1].finish_reason if deltas else choice.finish_reason
         value: dict[str, Any] = {
             "index": choice.index,
             "text": text,
             "logprobs": None
             if body.logprobs is None
             else completion_logprobs(tokenizer, deltas, offset=offset),
-            "finish_reason": last,
+            "finish_reason": choice.finish_reason,
         }
         if body.return_token_ids:
             value["token_ids"] = [delta.token for delta in deltas if delta.token is not None]

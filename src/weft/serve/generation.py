@@ -41,7 +41,7 @@ class Choice:
             GenerationError: the sequence ended for a reason that is no answer.
         """
         self.text += delta.text
-        self.num_cached_tokens = max(self.num_cached_tokens, delta.num_cached_tokens)
+        self.num_cached_tokens = max(self.num_cached_tokens, delta.usage.num_cached_tokens)
         if delta.token is not None:
             self.tokens.append(delta.token)
             self.deltas.append(delta)

@@ -28,9 +28,9 @@ def completion_logprobs(
         if delta.token is None:
             continue
         text = token_text(tokenizer, delta.token)
-        top = {token_text(tokenizer, token): logprob for token, logprob in delta.top}
+        top = {token_text(tokenizer, token): logprob for token, logprob in delta.top_logprobs}
         # The drawn token is always listed, as vLLM does, even when it is not among the likeliest.
-        top.setdefault(text, delta.logprob or 0.0)
+        top.setdefault(text, delta.logprob)
         tokens.append(text)
         values.append(delta.logprob)
         tops.append(top)
@@ -49,7 +49,9 @@ def chat_logprobs(tokenizer: Tokenizer, deltas: Sequence[Delta]) -> dict[str, An
     content = [
         {
             **_entry(tokenizer, delta.token, delta.logprob),
-            "top_logprobs": [_entry(tokenizer, token, logprob) for token, logprob in delta.top],
+            "top_logprobs": [
+                _entry(tokenizer, token, logprob) for token, logprob in delta.top_logprobs
+            ],
         }
         for delta in deltas
         if delta.token is not None
@@ -57,7 +59,7 @@ def chat_logprobs(tokenizer: Tokenizer, deltas: Sequence[Delta]) -> dict[str, An
     return {"content": content, "refusal": None}
 
 
-def _entry(tokenizer: Tokenizer, token: int, logprob: float | None) -> dict[str, Any]:
+def _entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     data = tokenizer.token_bytes(token)
     text = token_text(tokenizer, token)
     return {"token": text, "logprob": logprob, "bytes": list(data or text.encode())}

@@ -1,7 +1,7 @@
 """Byte-pair encoding: learn merges from word counts, and apply them.
 
-Sources: Gage 1994 (the algorithm), Sennrich et al. 2016 (words with an end mark), Radford et al. 2019
-(bytes as the alphabet). The same core serves all three: what a symbol is, is the caller's choice.
+Sources: Gage 1994 (the algorithm), Sennrich et al. 2016 (words with an end mark), Radford et al.
+2019 (bytes as the alphabet). One core serves all three: what a symbol is, is the caller's choice.
 
 Two facts make the trainer fast in plain Python. A word is held as a ``str`` whose characters are
 ``chr(token id)``, so finding and replacing a pair runs in C and a pair is a two-character key whose
@@ -15,6 +15,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from weft.core.errors import ConfigError
 
@@ -47,8 +48,7 @@ class BPE:
         ranks, worst = self._ranks, len(self._ranks)
         while len(symbols) > 1:
             rank, at = min(
-                (ranks.get(pair, worst), at)
-                for at, pair in enumerate(zip(symbols, symbols[1:], strict=False))
+                (ranks.get(pair, worst), at) for at, pair in enumerate(pairwise(symbols))
             )
             if rank == worst:
                 break
@@ -68,11 +68,13 @@ def word_symbols(word: str, end_of_word: str = "") -> list[str]:
     return symbols
 
 
-def count_pairs(words: Sequence[Sequence[str]], counts: Sequence[int]) -> dict[tuple[str, str], int]:
+def count_pairs(
+    words: Sequence[Sequence[str]], counts: Sequence[int]
+) -> dict[tuple[str, str], int]:
     """Count adjacent pairs in weighted words: the quantity that each merge maximises."""
     totals: dict[tuple[str, str], int] = defaultdict(int)
     for word, count in zip(words, counts, strict=True):
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             totals[pair] += count
     return dict(totals)
 

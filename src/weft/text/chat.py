@@ -135,6 +135,8 @@ def _plain(value: Any, where: str) -> Any:
     """Copy a JSON value; refuse objects, whose methods a template could call."""
     if value is None or type(value) in (str, int, float, bool):
         return value
+    if isinstance(value, str):  # an enum's member, say
+        return str.__str__(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -152,10 +154,13 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    environment.globals["namespace"] = _SafeNamespace
-    environment.globals["dict"] = _Dict()
+    names: dict[str, Any] = {
+        "raise_exception": _raise_exception,
+        "strftime_now": _strftime_now,
+        "namespace": _SafeNamespace,
+        "dict": _Dict(),
+    }
+    environment.globals.update(names)
     return environment
 
 
@@ -180,7 +185,8 @@ class _Dict:
 class _SafeNamespace(Namespace):
     """A ``namespace`` that refuses names which lead into Python's internals."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - `self` may be a template's key
+    # Without a named first parameter, a template may have a variable called ``self``.
+    def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args
         values = dict(*rest, **kwargs)
         for name in values:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 
@@ -13,6 +15,7 @@ class PagedLayout:
 
     Sequence b computes its last ``query_lengths[b]`` positions and attends, causally, to all
     ``context_lengths[b]`` positions, whose keys and values are already in the cache.
+    What every layer of a step needs is computed once and kept.
 
     Attributes:
         query_lengths: Tokens computed in this step.
@@ -25,3 +28,44 @@ class PagedLayout:
     context_lengths: tuple[int, ...]
     slots_BS: Tensor
     decode: bool
+
+    @cached_property
+    def rows_T(self) -> Tensor:
+        """The sequence each token belongs to, int64."""
+        rows_B = torch.arange(len(self.query_lengths))
+        if self.decode:
+            return rows_B
+        return rows_B.repeat_interleave(torch.tensor(self.query_lengths))
+
+    @cached_property
+    def positions_T(self) -> Tensor:
+        """The position each token has in its sequence, int64."""
+        lasts_B = torch.tensor(self.context_lengths, dtype=torch.int64) - 1
+        if self.decode:
+            return lasts_B
+        queries_B = torch.tensor(self.query_lengths, dtype=torch.int64)
+        ends_B = queries_B.cumsum(0) - 1
+        back_T = ends_B[self.rows_T] - torch.arange(int(queries_B.sum()))
+        return lasts_B[self.rows_T] - back_T
+
+    @cached_property
+    def num_scores(self) -> int:
+        """How many query-key pairs there are at most."""
+        pairs = zip(self.query_lengths, self.context_lengths, strict=True)
+        return sum(queries * context for queries, context in pairs)
+
+    def visible_BS(self, window: int | None) -> Tensor:
+        """Return which cached positions the last token of each sequence sees, bool."""
+        if window not in self._visible:
+            device = self.slots_BS.device
+            positions_S = torch.arange(self.slots_BS.shape[1], device=device)
+            contexts_B1 = torch.tensor(self.context_lengths, device=device).unsqueeze(1)
+            mask_BS = positions_S < contexts_B1
+            if window is not None:
+                mask_BS &= positions_S >= contexts_B1 - window
+            self._visible[window] = mask_BS
+        return self._visible[window]
+
+    @cached_property
+    def _visible(self) -> dict[int | None, Tensor]:
+        return {}

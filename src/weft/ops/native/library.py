@@ -82,7 +82,7 @@ def is_plain(tensor: Tensor) -> bool:
     """
     return (
         type(tensor) in _PLAIN_TYPES
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and tensor.dtype in TYPE_CODES
         and not torch.compiler.is_compiling()
     )

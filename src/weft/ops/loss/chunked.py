@@ -1,0 +1,181 @@
+"""Loss and gradient chunk by chunk: logits exist for one chunk of tokens at a time.
+
+T tokens, C tokens of a chunk, D width, V vocabulary.
+
+Cross-entropy's gradient is known up to one factor as soon as its logits are, so the forward
+pass turns each chunk's logits into their gradient in place and multiplies it out at once:
+three matrix products in all, as with full logits (the idea of Liger Kernel, Hsu et al. 2024,
+arXiv:2410.10989). Log-probabilities have a factor per token that only the backward pass
+knows, so they keep one number per token and compute the logits again, a fourth product;
+a batch of a single chunk keeps its logits instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from weft.ops.dispatch import needs_grad
+from weft.ops.loss.rows import softmax_gradient_, softmax_stats
+
+NO_TOKEN = -(2**63)  # an ignore index that no target can have
+
+
+def linear_cross_entropy(
+    hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_size: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Return (summed negative log-likelihood, number of labels that count)."""
+    hidden_TD, weight_VD = _compute_types(hidden_TD, weight_VD)
+    count = (labels_T != ignore_index).sum()
+    arguments = (hidden_TD, weight_VD, labels_T.contiguous(), chunk_size, ignore_index)
+    if needs_grad(hidden_TD, weight_VD):
+        return _CrossEntropy.apply(*arguments), count  # pyrefly: ignore
+    return _cross_entropy(*arguments, _Gradients(hidden_TD, weight_VD, False, False)), count
+
+
+def linear_log_probs(
+    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, temperature: float, chunk_size: int
+) -> Tensor:
+    """Return the log-probability of each target under softmax(logits / temperature)."""
+    hidden_TD, weight_VD = _compute_types(hidden_TD, weight_VD)
+    arguments = (hidden_TD, weight_VD, targets_T.contiguous(), 1.0 / temperature, chunk_size)
+    if needs_grad(hidden_TD, weight_VD):
+        return _LogProbs.apply(*arguments)  # pyrefly: ignore
+    return _log_probs(*arguments)[0]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk: int, ignore: int
+    ) -> Tensor:
+        gradients = _Gradients(hidden_TD, weight_VD, *ctx.needs_input_grad[:2])
+        loss = _cross_entropy(hidden_TD, weight_VD, labels_T, chunk, ignore, gradients)
+        ctx.save_for_backward(*gradients.results())
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # The saved tensors are scaled anew, not in place: a retained graph may come again.
+        scaled = (None if t is None else t * grad.to(t.dtype) for t in ctx.saved_tensors)
+        return (*scaled, None, None, None)
+
+
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, scale: float, chunk: int
+    ) -> Tensor:
+        logp_T, lse_T, logits = _log_probs(hidden_TD, weight_VD, targets_T, scale, chunk)
+        ctx.save_for_backward(hidden_TD, weight_VD, targets_T, lse_T, logits)
+        ctx.scale, ctx.chunk = scale, chunk
+        return logp_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, weight_VD, targets_T, lse_T, kept = ctx.saved_tensors
+        gradients = _Gradients(hidden_TD, weight_VD, *ctx.needs_input_grad[:2])
+        grad_T = grad_T.to(lse_T.dtype).contiguous()
+        for part in _chunks(len(targets_T), ctx.chunk):
+            logits = _product(hidden_TD[part], weight_VD) if kept is None else kept.clone()
+            softmax_gradient_(
+                logits, targets_T[part], NO_TOKEN, ctx.scale, lse_T[part], grad_T[part]
+            )
+            gradients.add(part, logits)
+        return (*gradients.results(), None, None, None)
+
+
+class _Gradients:
+    """Gradients of hidden states and weight, added up over chunks of logit gradients."""
+
+    def __init__(
+        self, hidden_TD: Tensor, weight_VD: Tensor, for_hidden: bool, for_weight: bool
+    ) -> None:
+        self.hidden_TD, self.weight_VD = hidden_TD, weight_VD
+        self.dhidden_TD = torch.empty_like(hidden_TD) if for_hidden else None
+        self.for_weight = for_weight
+        self.dweight_VD: Tensor | None = None
+
+    @property
+    def needed(self) -> bool:
+        return self.for_weight or self.dhidden_TD is not None
+
+    def add(self, part: slice, dlogits_CV: Tensor) -> None:
+        if self.dhidden_TD is not None:
+            torch.mm(dlogits_CV, self.weight_VD, out=self.dhidden_TD[part])
+        if self.for_weight:
+            self._add_weight(dlogits_CV.t(), self.hidden_TD[part])
+
+    def _add_weight(self, dlogits_VC: Tensor, hidden_CD: Tensor) -> None:
+        if self.dweight_VD is None:
+            self.dweight_VD = torch.mm(dlogits_VC, hidden_CD)
+        elif self.dweight_VD.dtype == hidden_CD.dtype and hidden_CD.dtype != torch.bfloat16:
+            self.dweight_VD.addmm_(dlogits_VC, hidden_CD)
+        else:  # a sum over many chunks would lose bits in bfloat16
+            self.dweight_VD = self.dweight_VD.float().add_(torch.mm(dlogits_VC, hidden_CD))
+
+    def results(self) -> tuple[Tensor | None, Tensor | None]:
+        if self.for_weight and self.dweight_VD is None:  # no token at all
+            self.dweight_VD = torch.zeros_like(self.weight_VD)
+        dweight_VD = None if self.dweight_VD is None else self.dweight_VD.to(self.weight_VD.dtype)
+        return self.dhidden_TD, dweight_VD
+
+
+def _cross_entropy(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    labels_T: Tensor,
+    chunk: int,
+    ignore: int,
+    gradients: _Gradients,
+) -> Tensor:
+    losses = []
+    for part in _chunks(len(labels_T), chunk):
+        logits_CV = _product(hidden_TD[part], weight_VD)
+        lse_C, logp_C = softmax_stats(logits_CV, labels_T[part], ignore, 1.0)
+        losses.append(logp_C.sum())
+        if gradients.needed:
+            minus_one_C = torch.full_like(lse_C, -1.0)
+            softmax_gradient_(logits_CV, labels_T[part], ignore, 1.0, lse_C, minus_one_C)
+            gradients.add(part, logits_CV)
+    return -torch.stack(losses).sum() if losses else _wide_empty(hidden_TD, 1).sum()
+
+
+def _log_probs(
+    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, scale: float, chunk: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return (log-probabilities, log sum exp, the logits if they are one chunk)."""
+    stats, logits_CV = [], None
+    for part in _chunks(len(targets_T), chunk):
+        logits_CV = _product(hidden_TD[part], weight_VD)
+        stats.append(softmax_stats(logits_CV, targets_T[part], NO_TOKEN, scale))
+    if len(stats) == 1:
+        return stats[0][1], stats[0][0], logits_CV
+    if not stats:
+        return _wide_empty(hidden_TD, 0), _wide_empty(hidden_TD, 0), None
+    return torch.cat([logp for _, logp in stats]), torch.cat([lse for lse, _ in stats]), None
+
+
+def _compute_types(hidden_TD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+    """Cast as a linear layer would: to autocast's type inside autocast, else to hidden's."""
+    device_type, dtype = hidden_TD.device.type, hidden_TD.dtype
+    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+    return hidden_TD.to(dtype), weight_VD.to(dtype)
+
+
+def _product(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
+    return torch.mm(hidden_CD, weight_VD.t())
+
+
+def _chunks(num_tokens: int, chunk: int) -> list[slice]:
+    return [slice(start, start + chunk) for start in range(0, num_tokens, chunk)]
+
+
+def _wide_empty(like: Tensor, size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.promote_types(like.dtype, torch.float32)).to(like.device)

@@ -1,0 +1,143 @@
+"""What this machine can do, measured: peak rates, how many threads to use, which precision pays.
+
+Matrix products give the compute roofline, a sum over a block larger than the caches gives the
+bandwidth roofline (Williams et al. 2009, doi:10.1145/1498765.1498785).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from weft.core.environment import available_cpus, cpu_name, total_memory_bytes
+from weft.spec import HardwareSpec
+
+MATMUL_SIZES = ((512, 512, 512), (512, 1024, 3072), (1024, 2048, 1024))
+READ_BYTES = 256 * 2**20  # larger than last-level caches
+MIN_SPEEDUP = 1.1  # below this bfloat16 is not worth its rounding
+
+
+def measure_peaks(budget_s: float = 2.0) -> HardwareSpec:
+    """Return the best matrix-product rates and read bandwidth seen within the time budget.
+
+    Measured with the current number of threads. The best of several runs is kept: a roofline
+    is a limit, and other processes only ever make a run slower.
+    """
+    per_type_s = budget_s * 0.4
+    rates = {
+        str(dtype).removeprefix("torch."): _matmul_flops(dtype, per_type_s)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    return HardwareSpec(
+        name=cpu_name(),
+        matmul_flops=rates,
+        memory_bytes=total_memory_bytes(),
+        memory_bandwidth=read_bandwidth(budget_s * 0.2),
+        num_threads=torch.get_num_threads(),
+        grade="measured",
+    )
+
+
+def read_bandwidth(budget_s: float = 0.5) -> float:
+    """Return how many bytes per second a sum over memory reads."""
+    block = torch.ones(READ_BYTES // 4)
+    return READ_BYTES / _best_time(block.sum, budget_s)
+
+
+def configure_threads(limit: int | None = None) -> int:
+    """Set and return how many threads torch uses: the processors that are not busy already.
+
+    Waiting for a thread that another process has displaced makes two threads on a busy
+    machine up to 14 times slower than one, so processors in use are left alone. Call before
+    work starts; set ``OMP_WAIT_POLICY=PASSIVE`` before torch is imported.
+    """
+    threads = idle_cpus(available_cpus(), _load())
+    if limit is not None:
+        threads = max(1, min(threads, limit))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def idle_cpus(num_cpus: int, load: float) -> int:
+    """Return how many of the processors are free at this load average, at least one.
+
+    >>> idle_cpus(8, 0.4), idle_cpus(8, 3.2), idle_cpus(2, 7.0)
+    (8, 5, 1)
+    """
+    return max(1, min(num_cpus, num_cpus - int(load + 0.5)))
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """Which element type matrix products should use here.
+
+    Attributes:
+        dtype: "bfloat16" (autocast) or "float32".
+        speedup: Measured time of float32 divided by that of bfloat16, casts included.
+    """
+
+    dtype: Literal["bfloat16", "float32"]
+    speedup: float
+
+
+def choose_precision(dim: int, *, num_tokens: int = 1024, budget_s: float = 0.6) -> PrecisionChoice:
+    """Return the faster precision for training at a model width, measured on this machine.
+
+    One feed-forward layer, forward and backward, runs in float32 and under bfloat16 autocast.
+    Processors without bfloat16 arithmetic are often slower with it.
+    """
+    x = torch.randn(num_tokens, dim, requires_grad=True)
+    up, down = (torch.randn(shape) * 0.02 for shape in ((4 * dim, dim), (dim, 4 * dim)))
+    weights = (up.requires_grad_(), down.requires_grad_())
+    seconds: dict[bool, float] = {}
+    for autocast in (False, True):
+        step = _layer_step(x, weights, autocast)
+        seconds[autocast] = _best_time(step, budget_s / 2)
+    speedup = seconds[False] / seconds[True]
+    return PrecisionChoice("bfloat16" if speedup >= MIN_SPEEDUP else "float32", speedup)
+
+
+def _layer_step(x: Tensor, weights: tuple[Tensor, Tensor], autocast: bool) -> Callable[[], object]:
+    up, down = weights
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = torch.nn.functional.linear(torch.nn.functional.linear(x, up), down)
+        torch.autograd.grad(out.float().sum(), (x, up, down))
+
+    return step
+
+
+def _matmul_flops(dtype: torch.dtype, budget_s: float) -> float:
+    best = 0.0
+    for m, k, n in MATMUL_SIZES:
+        a, b = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
+        seconds = _best_time(lambda a=a, b=b: torch.mm(a, b.t()), budget_s / len(MATMUL_SIZES))
+        best = max(best, 2 * m * k * n / seconds)
+    return best
+
+
+def _best_time(run: Callable[[], object], budget_s: float) -> float:
+    """Return the shortest of at least three runs after one to warm up, in seconds."""
+    run()
+    best, end, runs = float("inf"), time.perf_counter() + budget_s, 0
+    while runs < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+        runs += 1
+    return best
+
+
+def _load() -> float:
+    """Return the load average of the last minute, 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0

@@ -1,0 +1,140 @@
+"""A scripted engine and a byte tokenizer: servers are tested without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from weft.spec.request import FinishReason, Request
+
+SPECIAL = {256: "<|im_start|>", 257: "<|im_end|>"}
+NUM_IDS = 258
+
+
+class ByteTokenizer:
+    """One token per byte, and two special tokens."""
+
+    vocab_size = NUM_IDS
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        parts = [
+            bytes([id]) if id < 256 else b"" if skip_special else SPECIAL[id].encode() for id in ids
+        ]
+        return b"".join(parts).decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        return bytes([id]) if id < 256 else b""
+
+
+@dataclass
+class FakeRendered:
+    tokens: tuple[int, ...]
+
+
+class ByteRenderer:
+    """role:content lines between special tokens."""
+
+    def render(
+        self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool
+    ) -> FakeRendered:
+        tokens: list[int] = []
+        for message in messages:
+            tokens += [256, *f"{message['role']}\n{message['content']}".encode(), 257]
+        if add_generation_prompt:
+            tokens += [256, *b"assistant\n"]
+        return FakeRendered(tuple(tokens))
+
+
+@dataclass(frozen=True)
+class FakeUsage:
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class FakeDelta:
+    text: str = ""
+    token: int | None = None
+    logprob: float = 0.0
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    usage: FakeUsage = FakeUsage()
+
+
+@dataclass
+class FakeStats:
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_usage: float = 0.25
+    num_prefix_queries: int = 100
+    num_prefix_hits: int = 40
+    num_preemptions: int = 3
+
+
+@dataclass
+class FakeEngine:
+    """Answers every request with ``reply``, one byte a delta.
+
+    Attributes:
+        pace_s: Seconds before each token; None never produces one.
+        refuse: Raised by submit.
+        ending: The finish reason after the last byte of the reply.
+        error: Text of an ERROR ending.
+        num_cached_tokens: Reported with every delta.
+    """
+
+    reply: str = "hello"
+    pace_s: float | None = 0.0
+    refuse: Exception | None = None
+    ending: FinishReason = FinishReason.STOP
+    error: str | None = None
+    num_cached_tokens: int = 0
+    max_context: int = 512
+    healthy: bool = True
+    requests: list[Request] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+
+    def submit(self, request: Request) -> AsyncIterator[FakeDelta]:
+        if self.refuse is not None:
+            raise self.refuse
+        self.requests.append(request)
+        self.running.add(request.id)
+        return self._run(request)
+
+    async def _run(self, request: Request) -> AsyncIterator[FakeDelta]:
+        sampling = request.sampling
+        reply = self.reply.encode()
+        length = len(reply) if sampling.max_tokens is None else sampling.max_tokens
+        decoded = ""
+        for index, byte in enumerate(reply[:length]):
+            await asyncio.sleep(3600 if self.pace_s is None else self.pace_s)
+            if request.id in self.aborted:
+                yield FakeDelta(finish_reason=FinishReason.ABORT)
+                return
+            known = reply[: index + 1].decode(errors="ignore")
+            yield FakeDelta(
+                text=known[len(decoded) :],
+                token=byte,
+                logprob=-0.5 - index,
+                top_logprobs=tuple(
+                    (65 + rank, -1.0 - rank) for rank in range(sampling.logprobs or 0)
+                ),
+                usage=FakeUsage(self.num_cached_tokens),
+            )
+            decoded = known
+        self.running.discard(request.id)
+        cut = length < len(reply)
+        ending = FinishReason.LENGTH if cut else self.ending
+        yield FakeDelta(finish_reason=ending, error=self.error)
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+        self.running.discard(request_id)
+
+    def stats(self) -> FakeStats:
+        return FakeStats(num_running=len(self.running))
