@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ def numbered_shards(
     """Write documents whose tokens are 0, 1, 2 ... over the whole stream."""
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     documents = [
-        TokenDocument(np.arange(a, b), 3 * int(b - a))
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        TokenDocument(np.arange(a, b), 3 * int(b - a)) for a, b in itertools.pairwise(bounds)
     ]
     return write_shards(
         folder,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def test_best_fit_places_every_piece_once_within_capacity(
     lengths = np.array(data.draw(st.lists(st.integers(1, capacity), max_size=80)), dtype=np.int64)
     pieces, starts = group_by_bin(best_fit(lengths, capacity))
     assert sorted(pieces.tolist()) == list(range(len(lengths)))
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in itertools.pairwise(starts):
         assert 1 <= lengths[pieces[first:last]].sum() <= capacity
 
 

@@ -24,6 +24,8 @@ def test_one_element_equals_the_same_element_of_many(
     permutation = Permutation(size, seed)
     image = permutation.apply(np.array(indices))
     assert image.tolist() == [permutation(index) for index in indices]
+    first_values = [value for value, _ in zip(permutation, range(5), strict=False)]
+    assert first_values == [permutation(index) for index in range(min(5, size))]
     assert all(0 <= value < size for value in image.tolist())
 
 

@@ -52,14 +52,12 @@ class Driver:
         self.unstarted: list[tuple[int, int, str]] = []
         self.abort_next: str | None = None
         self.num_submitted = 0
-        self.num_operations = 0
 
     def run(self, num_operations: int) -> None:
         for _ in range(num_operations):
             (operation,) = self.rng.choices(OPERATIONS, WEIGHTS)
             getattr(self, operation)()
             self.scheduler.check()
-        self.num_operations += num_operations
         self.drain()
 
     def drain(self) -> None:
@@ -178,9 +176,7 @@ class Driver:
         return deadline_s is not None and deadline_s <= self.clock.now()
 
     def _max_length(self, request: Request) -> int:
-        limit = min(
-            self.config.max_context, self.config.num_blocks * self.config.block_size
-        )
+        limit = min(self.config.max_context, self.config.num_blocks * self.config.block_size)
         return min(limit, len(request.tokens) + (request.sampling.max_tokens or limit))
 
     def _reason(self, request: Request, tokens: list[int]) -> FinishReason | None:

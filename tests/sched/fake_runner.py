@@ -83,6 +83,7 @@ class FakeRunner:
     def _check_plan(self, plan: StepPlan) -> None:
         assert 0 < plan.num_tokens <= self.config.max_tokens_per_step
         assert len(plan.items) <= self.config.max_num_sequences
+        assert all(item.tokens for item in plan.items), "a cache hit leaves a token to compute"
         assert len({item.id for item in plan.items}) == len(plan.items)
         assert {new.id for new in plan.new} <= {item.id for item in plan.items}
         written = [slot for item in plan.items for slot in self._slots(item)[item.start :]]

@@ -21,7 +21,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = free_bytes(path)
             raise ResourceError(
                 f"the disk is full: cannot write {path} ({free / 2**20:.0f} MiB free)",

@@ -142,7 +142,7 @@ class _Build:
                         **counts.totals(),
                     }
                 )
-        _require_documents(described, sum(d["num_documents"] for d in described), "read")
+        _require_documents(described)
         splits = self._write_splits(survivors)
         survivors.unlink()
         return self._manifest(described, splits)
@@ -279,13 +279,14 @@ def choose_heldout(ids: list[str], share: float) -> set[str]:
     return set(ranked[: min(max(count, 1), len(ids) - 1)])
 
 
-def _require_documents(sources: list[dict[str, Any]], count: int, verb: str) -> None:
-    if count == 0:
-        names = ", ".join(source["spec"] for source in sources)
-        raise DataError(
-            f"no documents were {verb} from {names}: the corpus is empty",
-            fix="check the paths; folders are searched for text files by suffix",
-        )
+def _require_documents(sources: list[dict[str, Any]]) -> None:
+    for source in sources:
+        if source["num_documents"] == 0:
+            raise DataError(
+                f"source {source['spec']!r} has no documents",
+                fix="check the path; folders are searched for text files by suffix, "
+                "and max_bytes must leave room for every source",
+            )
 
 
 def _reusable(folder: Path, config: CorpusConfig, stamps: list[str]) -> dict[str, Any] | None:

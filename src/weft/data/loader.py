@@ -11,6 +11,7 @@ still has a target at its cut; only the true last token of a document has none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -143,7 +144,7 @@ def sequential_batches(
     for first in range(0, shards.num_tokens, step):
         last = min(first + step, shards.num_tokens)
         cuts = [*range(first, last, sequence_length), last]
-        yield concatenate([read_span(shards, a, b) for a, b in zip(cuts, cuts[1:], strict=False)])
+        yield concatenate([read_span(shards, a, b) for a, b in itertools.pairwise(cuts)])
 
 
 def read_span(shards: TokenShards, start: int, stop: int) -> Batch:

@@ -7,10 +7,12 @@ start anywhere and two machines agree without exchanging a list.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
 _NUM_ROUNDS = 6
+_CHUNK = 1024
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -59,6 +61,11 @@ class Permutation:
     def __call__(self, index: int) -> int:
         """Return where ``index`` goes."""
         return int(self.apply(np.array([index]))[0])
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield where 0, 1, 2 ... go."""
+        for first in range(0, self.size, _CHUNK):
+            yield from self.apply(np.arange(first, min(first + _CHUNK, self.size))).tolist()
 
     def apply(self, indices: np.ndarray) -> np.ndarray:
         """Permute many indices at once (int64 in, int64 out)."""

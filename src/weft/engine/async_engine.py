@@ -16,13 +16,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from weft.core.errors import ResourceError, WeftError
+from weft.core.errors import ResourceError
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
-from weft.engine.mailbox import Mailbox, Post
+from weft.engine.delivery import DeltaStream, Mailbox, Post
 from weft.engine.outputs import Delta, Usage
 from weft.engine.stats import EngineStats
 from weft.models.decoder import Decoder
@@ -58,8 +57,11 @@ class AsyncEngine:
         self.core = EngineCore(model, tokenizer, config, clock=clock)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailboxes: dict[str, Mailbox] = {}
-        self._closing = threading.Event()
+        self._closing = False
         self._draining = False
+        # Guards the moment after which nobody reads the inbox any more.
+        self._end_lock = threading.Lock()
+        self._ended = False
         self._failure: BaseException | None = None
         self._num_failed_in_a_row = 0
         self._heartbeat_s = time.monotonic()
@@ -69,10 +71,7 @@ class AsyncEngine:
     # What coroutines call.
 
     async def submit(self, request: Request) -> DeltaStream:
-        """Queue a request and return its deltas.
-
-        The stream must be read to its end or closed; cancelling its consumer, closing it or
-        dropping it aborts the request.
+        """Queue a request and return its deltas once it is accepted.
 
         Raises:
             ContextLengthError, QueueFullError, RequestError: the request is refused.
@@ -80,15 +79,13 @@ class AsyncEngine:
         """
         self._refuse_if_ending()
         mailbox = Mailbox(asyncio.get_running_loop())
-        stream = DeltaStream(self, request.id, mailbox)
         accepted = self._ask(lambda: self._accept(request, mailbox))
         try:
             await asyncio.wrap_future(accepted)
         except asyncio.CancelledError:
-            self.abort(request.id)
+            self._inbox.put(lambda: self._abort_own(request.id, mailbox))
             raise
-        stream.open()
-        return stream
+        return DeltaStream(request.id, mailbox, self.abort)
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:
         """Submit a request and yield its deltas; leaving the loop early aborts it."""
@@ -102,21 +99,21 @@ class AsyncEngine:
 
     async def bump_weight_version(self) -> int:
         """Say that the weights have changed in place; return the new version."""
-        return await asyncio.wrap_future(self._ask(self.core.bump_weight_version))
+        return await self.run_between_steps(self.core.bump_weight_version)
+
+    async def stats(self) -> EngineStats:
+        """Return a snapshot taken between two steps."""
+        return await self.run_between_steps(self.core.stats)
 
     async def run_between_steps(self, call: Callable[[], ResultT]) -> ResultT:
         """Run ``call`` in the worker while no step is running, such as to update weights."""
         return await asyncio.wrap_future(self._ask(call))
 
-    async def stats(self) -> EngineStats:
-        """Return a snapshot taken between two steps."""
-        return await asyncio.wrap_future(self._ask(self.core.stats))
-
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and wait for the others; True when none is left."""
         self._draining = True
         end_s = time.monotonic() + timeout_s
-        while self._mailboxes and self._thread.is_alive() and time.monotonic() < end_s:
+        while self._mailboxes and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
         return not self._mailboxes
 
@@ -126,9 +123,8 @@ class AsyncEngine:
 
     def shutdown(self, timeout_s: float = 10.0) -> None:
         """Do what ``close`` does, for callers without an event loop."""
-        self._draining = True
-        self._closing.set()
-        self._inbox.put(lambda: None)
+        self._draining = self._closing = True
+        self._inbox.put(lambda: None)  # wakes an idle worker
         self._thread.join(timeout_s)
 
     @property
@@ -153,22 +149,22 @@ class AsyncEngine:
 
     @property
     def failure(self) -> BaseException | None:
-        """What killed the worker, or the last step that failed."""
+        """What killed the worker, or else what the last step raised."""
         return self._failure or self.core.loop.failure
 
-    # What the worker thread runs.
+    # What the worker runs.
 
     def _work(self) -> None:
         try:
-            while not self._closing.is_set():
+            while not self._closing:
                 self._heartbeat_s = time.monotonic()
                 self._obey()
-                if self.core.has_work and not self._closing.is_set():
+                if self.core.has_work and not self._closing:
                     self._step()
         except BaseException as error:
             self._failure = error
         finally:
-            self._end_all()
+            self._end()
 
     def _obey(self) -> None:
         """Carry out what was asked for; wait for it while there is nothing else to do."""
@@ -196,33 +192,42 @@ class AsyncEngine:
         if delta is not None:
             self._deliver([delta])
 
+    def _abort_own(self, request_id: str, mailbox: Mailbox) -> None:
+        # A refused request may have had the id of another one, which must live on.
+        if self._mailboxes.get(request_id) is mailbox:
+            self._abort(request_id, FinishReason.ABORT)
+
     def _deliver(self, deltas: list[Delta]) -> None:
         post = Post()
         for delta in deltas:
             post.add(self._mailboxes[delta.request_id], delta)
             if delta.finish_reason is not None:
                 del self._mailboxes[delta.request_id]
-        post.send()
+        for request_id in post.send():
+            if self._mailboxes.pop(request_id, None) is not None:
+                self.core.abort(request_id)
 
-    def _end_all(self) -> None:
-        """Tell every consumer that nothing more will come."""
-        reason, error = FinishReason.ABORT, None
-        if self._failure is not None:
-            failure = self._failure
-            reason, error = FinishReason.ERROR, f"{type(failure).__name__}: {failure}"
-        post = Post()
-        for request_id, mailbox in self._mailboxes.items():
-            post.add(mailbox, _last_delta(request_id, reason, error, self.core.weight_version))
-        self._mailboxes.clear()
-        post.send()
-        self._draining = True
-        # Whoever asked after the last look at the inbox gets an answer, too.
+    def _end(self) -> None:
+        """Give every consumer and every open question its last answer."""
+        with self._end_lock:
+            self._ended = self._draining = True
         while not self._inbox.empty():
             self._inbox.get_nowait()()
+        if self._failure is None:
+            for request_id in list(self._mailboxes):
+                self._abort(request_id, FinishReason.ABORT)
+            return
+        error = f"the engine died: {type(self._failure).__name__}: {self._failure}"
+        post = Post()
+        for request_id, mailbox in self._mailboxes.items():
+            post.add(mailbox, _death(request_id, error, self.core.weight_version))
+        self._mailboxes.clear()
+        post.send()
 
-    # Shared by both sides.
+    # Used by both sides.
 
     def _ask(self, call: Callable[[], ResultT]) -> Future[ResultT]:
+        """Let the worker call; once it has ended there is nobody to race with."""
         answer: Future[ResultT] = Future()
 
         def command() -> None:
@@ -233,18 +238,36 @@ class AsyncEngine:
             except BaseException as error:
                 answer.set_exception(error)
 
-        if not self._thread.is_alive():
-            self._refuse_if_ending()
-            command()
-        else:
-            self._inbox.put(command)
+        with self._end_lock:
+            if not self._ended:
+                self._inbox.put(command)
+                return answer
+        command()
         return answer
 
     def _refuse_if_ending(self) -> None:
-        if self._failure is not None or not self._thread.is_alive():
-            cause = f": {self._failure}" if self._failure is not None else ""
-            raise ResourceError(f"the engine has stopped{cause}", fix="restart the engine")
+        if self._failure is not None:
+            raise ResourceError(
+                f"the engine has died: {type(self._failure).__name__}: {self._failure}",
+                fix="restart the engine",
+            )
         if self._draining:
             raise ResourceError(
                 "the engine is shutting down and takes no new requests", fix="try another replica"
             )
+
+
+def _death(request_id: str, error: str, weight_version: int) -> Delta:
+    """Return the last delta of a request whose engine can no longer be asked about it."""
+    return Delta(
+        request_id=request_id,
+        text="",
+        token=None,
+        logprob=0.0,
+        top_logprobs=(),
+        weight_version=weight_version,
+        finish_reason=FinishReason.ERROR,
+        stop_text=None,
+        error=error,
+        usage=Usage(0, 0, 0),
+    )

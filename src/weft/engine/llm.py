@@ -30,6 +30,7 @@ from weft.sched.loop import Clock
 from weft.spec.request import Request
 from weft.spec.sampling import SamplingParams
 from weft.text.chat import Message
+from weft.text.render import Renderer
 from weft.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -164,24 +165,21 @@ class LLM:
     def render(self, messages: str | Sequence[Message]) -> tuple[int, ...]:
         """Return the prompt tokens of a conversation that the assistant is to continue.
 
+        Special tokens written inside a message stay text.
+
         Raises:
-            UnsupportedError: the tokenizer has no chat template.
+            TokenizerError: the tokenizer has no chat template.
+            RequestError: the template refuses the messages.
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        template = self.tokenizer.chat_template
-        if template is None:
-            raise UnsupportedError(
-                "this model's tokenizer has no chat template",
-                fix="use generate() with a plain prompt, or add chat_template.jinja to the model",
-            )
-        text = template.render(messages, add_generation_prompt=True)
-        return tuple(self.tokenizer.encode(text, special=True))
+        return Renderer(self.tokenizer).render(messages, add_generation_prompt=True).tokens
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the tokens of a prompt given either way."""
         if isinstance(prompt, str):
-            return tuple(self.tokenizer.encode(prompt, special=True))
+            tokens = self.tokenizer.encode(prompt, special=True, add_special_tokens=True)
+            return tuple(tokens)
         return tuple(int(token) for token in prompt)
 
     def bump_weight_version(self) -> int:

@@ -117,6 +117,11 @@ class Scheduler:
         sequence = self._sequences.get(request_id)
         return None if sequence is None else self._end(sequence, reason, error)
 
+    @property
+    def weight_version(self) -> int:
+        """The version whose prefixes are reachable."""
+        return self.kv.weight_version
+
     def set_weight_version(self, weight_version: int) -> None:
         """Make prefixes computed with older weights unreachable.
 
@@ -194,7 +199,10 @@ class Scheduler:
         """Assert every invariant of queues and blocks. Slow; for tests and idle times."""
         sequences = [*self._waiting, *self._running]
         assert {s.request.id: s for s in sequences} == self._sequences
-        assert all(s.phase is Phase.WAITING and not s.table.blocks for s in self._waiting)
+        for sequence in self._waiting:
+            assert sequence.phase is Phase.WAITING
+            assert sequence.num_computed == 0
+            assert not sequence.table.blocks
         assert all(s.phase is Phase.RUNNING for s in self._running)
         assert len(self._running) <= self.config.max_num_sequences
         for queue in (self._waiting, self._running):

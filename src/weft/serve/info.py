@@ -84,6 +84,7 @@ class InfoEndpoints:
                 "version": weft.__version__,
                 "max_context": service.engine.max_context,
                 "chat": service.prompts.can_chat,
+                "healthy": service.engine.healthy and not service.draining,
                 "tokens_per_s": round(service.metrics.generation_rate.rate(), 2),
                 "num_running": stats.num_running,
                 "num_waiting": stats.num_waiting,

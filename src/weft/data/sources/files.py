@@ -13,11 +13,12 @@ from weft.core.optional import require
 from weft.data.document import Document, clean_text
 from weft.data.jsonl import read_jsonl
 
-TEXT_SUFFIXES = frozenset(
-    ".txt .md .rst .adoc .tex .org .html .xml .csv .json .yaml .yml .toml .ini .cfg .sql .sh .py "
-    ".pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .scala .js .ts .tsx .jsx .rb .php .pl .lua "
-    ".jl .r .swift .cs .hs .ml .ex .erl .clj .lisp .el .vim .cmake .proto .css".split()
-)
+_PROSE = (".txt", ".md", ".rst", ".adoc", ".tex", ".org", ".html", ".csv", ".xml")
+_SETTINGS = (".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".sql", ".proto", ".cmake")
+_CODE_C = (".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".swift", ".cs", ".java", ".kt")
+_CODE = (".py", ".pyi", ".sh", ".js", ".ts", ".tsx", ".jsx", ".css", ".rb", ".php", ".pl", ".lua")
+_CODE_MORE = (".jl", ".r", ".scala", ".hs", ".ml", ".ex", ".erl", ".clj", ".lisp", ".el", ".vim")
+TEXT_SUFFIXES = frozenset(_PROSE + _SETTINGS + _CODE_C + _CODE + _CODE_MORE)
 _SKIPPED_FOLDERS = frozenset(
     {"node_modules", "__pycache__", "venv", "site-packages", "build", "dist", "target"}
 )

@@ -1,0 +1,94 @@
+"""One request's trouble stays that request's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.engine.support import GREEDY, assert_nothing_left, make_llm, make_prompts, tokens_of
+from weft.engine import runner
+from weft.engine.sampling import pipeline
+from weft.spec import FinishReason, SamplingParams
+
+
+def test_exception_in_one_requests_sampling_fails_only_that_request(monkeypatch):
+    original = pipeline.sample
+
+    def sample(logits_RV, batch):
+        if (batch.min_p_R == 0.125).any():
+            logits_RV.zero_()  # what a half-done step may leave behind
+            raise IndexError("one row is broken")
+        return original(logits_RV, batch)
+
+    prompts = make_prompts()
+    expected = make_llm().generate(prompts, GREEDY)
+    llm = make_llm()
+    monkeypatch.setattr(pipeline, "sample", sample)
+    params = [GREEDY] * len(prompts)
+    params[2] = SamplingParams(min_p=0.125, max_tokens=5)
+    got = llm.generate(prompts, params)
+    assert got[2].finish_reason is FinishReason.ERROR
+    assert got[2].error == "sampling failed: IndexError: one row is broken"
+    assert got[2].tokens == ()
+    others = [index for index in range(len(prompts)) if index != 2]
+    assert [got[i].tokens for i in others] == [expected[i].tokens for i in others]
+    assert_nothing_left(llm.core)
+
+
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams(top_p=0.9, max_tokens=12)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_fail_only_their_request(monkeypatch, params, value):
+    original = runner.heads.logits
+
+    def logits(decoder, hidden_RD):
+        rows = original(decoder, hidden_RD)
+        if len(rows) == 6:
+            rows[4] = value
+        return rows
+
+    monkeypatch.setattr(runner.heads, "logits", logits)
+    llm = make_llm()
+    got = llm.generate(make_prompts(), params)
+    assert [c.finish_reason for c in got].count(FinishReason.ERROR) == 1
+    assert got[4].finish_reason is FinishReason.ERROR
+    assert "not finite" in got[4].error
+    assert all(c.tokens for index, c in enumerate(got) if index != 4)
+    assert_nothing_left(llm.core)
+
+
+def test_rows_in_chunks_sample_as_together(monkeypatch):
+    params = SamplingParams(seed=1, max_tokens=8, logprobs=2)
+    expected = make_llm().generate(make_prompts(), params)
+    monkeypatch.setattr(runner, "LOGITS_BYTES", 2 * 4 * 300)
+    got = make_llm().generate(make_prompts(), params)
+    assert tokens_of(got) == tokens_of(expected)
+
+
+def test_only_rows_that_sample_go_through_the_head(monkeypatch):
+    num_rows = []
+    original = runner.heads.logits
+
+    def logits(decoder, hidden_RD):
+        num_rows.append(len(hidden_RD))
+        return original(decoder, hidden_RD)
+
+    monkeypatch.setattr(runner.heads, "logits", logits)
+    make_llm(max_tokens_per_step=8, max_num_sequences=4).generate(
+        [list(range(1, 30)), [1, 2]], SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    )
+    assert sum(num_rows) == 4
+
+
+def test_generation_builds_no_graph():
+    llm = make_llm()
+    llm.generate([[1, 2]], GREEDY)
+    assert all(parameter.grad is None for parameter in llm.model.parameters())
+    assert not any(tensor.requires_grad for tensor in llm.core.runner.cache.keys)
+    hidden_TD = llm.model(torch.tensor([1]), _packed())
+    assert hidden_TD.requires_grad
+
+
+def _packed():
+    from weft.nn.context import StepContext
+
+    return StepContext.packed([1])
