@@ -30,7 +30,7 @@ def check_pieces(batch: Batch, lengths: list[int]) -> None:
         assert len(set(document_of[piece].tolist())) == 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     lengths=document_lengths,
     sequence_length=st.integers(2, 20),
@@ -154,6 +154,7 @@ def test_unknown_packing_is_refused(tmp_path: Path) -> None:
         make_loader(tmp_path, packing="tight")  # pyrefly: ignore
 
 
+@settings(max_examples=25)
 @given(lengths=document_lengths, sequence_length=st.integers(2, 30), sequences=st.integers(1, 3))
 def test_sequential_batches_are_the_stream_in_order(
     lengths: list[int], sequence_length: int, sequences: int

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import DataError, InputFileError
@@ -29,6 +29,7 @@ def write(folder: Path, documents: list[list[int]], vocab_size: int = 100) -> To
     )
 
 
+@settings(max_examples=30)
 @given(
     documents=token_documents,
     vocab_size=st.sampled_from([100, 2**16, 2**16 + 1, 200_000]),

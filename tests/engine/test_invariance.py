@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -26,9 +27,14 @@ SEEDED = SamplingParams(
 FAMILIES = ["llama", "qwen3"]
 
 
+@functools.cache
+def one_alone(family, prompt, params):
+    return make_llm(family).generate([prompt], params)[0]
+
+
 def alone(family, prompts, params):
     """Serve each prompt with an engine of its own."""
-    return [make_llm(family).generate([prompt], params)[0] for prompt in prompts]
+    return [one_alone(family, tuple(prompt), params) for prompt in prompts]
 
 
 def logprobs_of(completions):
@@ -150,8 +156,12 @@ def test_two_engines_in_one_process_do_not_disturb_each_other():
         alternately.append(
             (first.generate([prompt], GREEDY)[0], second.generate([prompt], GREEDY)[0])
         )
-    assert tokens_of([pair[0] for pair in alternately]) == tokens_of(alone("llama", prompts, GREEDY))
-    assert tokens_of([pair[1] for pair in alternately]) == tokens_of(alone("qwen3", prompts, GREEDY))
+    assert tokens_of([pair[0] for pair in alternately]) == tokens_of(
+        alone("llama", prompts, GREEDY)
+    )
+    assert tokens_of([pair[1] for pair in alternately]) == tokens_of(
+        alone("qwen3", prompts, GREEDY)
+    )
 
 
 def test_engine_shares_the_trainers_tensors_and_a_new_version_hides_old_prefixes():
@@ -171,6 +181,7 @@ def test_engine_shares_the_trainers_tensors_and_a_new_version_hides_old_prefixes
     assert after.tokens == make_llm(decoder=decoder).generate([prompt], GREEDY)[0].tokens
 
 
+@torch.inference_mode()
 def test_cached_keys_give_the_logits_of_computing_everything_again():
     llm = make_llm()
     completion = llm.generate([[9, 8, 7]], GREEDY)[0]

@@ -108,9 +108,11 @@ class Driver:
 
     def step(self) -> None:
         self.clock.advance(1.0)
-        for update in self.loop.step():
+        updates = self.loop.step()
+        if self.loop.failure is not None:  # an assertion of the fake runner
+            raise self.loop.failure
+        for update in updates:
             self._take(update)
-        assert self.loop.failure is None, self.loop.failure
 
     def abort(self) -> None:
         if self.live:
@@ -145,7 +147,7 @@ class Driver:
         if not timed_out:
             assert started == first, "arrival order is kept within a priority"
         self.unstarted = [entry for entry in self.unstarted if entry[2] not in started]
-        if self.abort_next in self.live:
+        if self.abort_next in self.live and not self._overdue(self.abort_next):
             assert self.scheduler.finish(self.abort_next, FinishReason.ABORT) is not None
             self._end(self.abort_next)
         self.abort_next = None

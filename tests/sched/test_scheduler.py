@@ -162,16 +162,14 @@ def test_new_weights_hide_older_prefixes():
         scheduler.set_weight_version(0)
 
 
-def test_a_preempted_sequence_finds_its_own_blocks_again():
+def test_a_preempted_sequence_finds_the_blocks_it_left():
     scheduler = make(num_blocks=5, block_size=2, max_tokens_per_step=64)
     submit(scheduler, "a", 4, sampling={"max_tokens": 2})
-    submit(scheduler, "b", 5)
+    submit(scheduler, "b", 4)
     step(scheduler)
-    submit(scheduler, "c", 1, priority=-1, sampling={"max_tokens": 1})
-    assert counts(step(scheduler)[0]) == {0: 1}
-    step(scheduler)
+    assert counts(step(scheduler)[0]) == {0: 1}, "a took the last block and b was preempted"
     (item,) = step(scheduler)[0].items
-    assert (item.id, item.start) == (1, 4)
+    assert (item.id, item.start, len(item.tokens)) == (1, 4, 1)
 
 
 @pytest.mark.parametrize(

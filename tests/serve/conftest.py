@@ -22,7 +22,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def build_app(engine: FakeEngine) -> BuildApp:
     def build(config: ServerConfig | None = None, **options: object) -> Starlette:
-        options.setdefault("renderer", ByteRenderer())
+        options = {"renderer": ByteRenderer(), "max_context": 512, **options}
         return create_app(engine, ByteTokenizer(), "tiny", config, **options)
 
     return build

@@ -66,13 +66,23 @@ class FakeDelta:
 
 
 @dataclass
-class FakeStats:
+class FakeCounters:
+    num_prefix_queried_tokens: int = 100
+    num_prefix_hit_tokens: int = 40
+    num_preemptions: int = 3
+
+
+@dataclass
+class FakeScheduler:
     num_running: int = 0
     num_waiting: int = 0
     kv_usage: float = 0.25
-    num_prefix_queries: int = 100
-    num_prefix_hits: int = 40
-    num_preemptions: int = 3
+    counters: FakeCounters = field(default_factory=FakeCounters)
+
+
+@dataclass
+class FakeStats:
+    scheduler: FakeScheduler = field(default_factory=FakeScheduler)
 
 
 @dataclass
@@ -93,13 +103,12 @@ class FakeEngine:
     ending: FinishReason = FinishReason.STOP
     error: str | None = None
     num_cached_tokens: int = 0
-    max_context: int = 512
     healthy: bool = True
     requests: list[Request] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
 
-    def submit(self, request: Request) -> AsyncIterator[FakeDelta]:
+    async def submit(self, request: Request) -> AsyncIterator[FakeDelta]:
         if self.refuse is not None:
             raise self.refuse
         self.requests.append(request)
@@ -136,5 +145,5 @@ class FakeEngine:
         self.aborted.append(request_id)
         self.running.discard(request_id)
 
-    def stats(self) -> FakeStats:
-        return FakeStats(num_running=len(self.running))
+    async def stats(self) -> FakeStats:
+        return FakeStats(FakeScheduler(num_running=len(self.running)))

@@ -87,9 +87,10 @@ def test_token_ids_are_returned_on_request(call: Post):
     assert choice["prompt_token_ids"] == [97, 98]
 
 
-def test_a_prompt_that_cannot_fit_gets_the_numbers(call: Post, engine: FakeEngine):
-    engine.max_context = 10
-    response = call("/v1/completions", {"prompt": "abcdef", "max_tokens": 7})
+def test_a_prompt_that_cannot_fit_gets_the_numbers(build_app: BuildApp, engine: FakeEngine):
+    response = Post(build_app(max_context=10))(
+        "/v1/completions", {"prompt": "abcdef", "max_tokens": 7}
+    )
     error = error_of(response)
     assert response.status_code == 400
     assert error["code"] == "context_length_exceeded"

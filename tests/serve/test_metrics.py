@@ -27,14 +27,14 @@ def samples(text: str) -> dict[str, float]:
 
 def test_intervals_are_computed_from_known_time_stamps():
     clock = Clock()
-    metrics = ServerMetrics(FakeEngine(), "tiny", clock=clock)
+    metrics = ServerMetrics("tiny", clock=clock)
     timer = metrics.timer(num_prompt_tokens=7, arrival_s=99.0)
     for clock.now in (101.0, 101.5, 103.0):
         timer.token()
     clock.now = 104.0
     timer.finish(FinishReason.LENGTH)
     timer.finish(FinishReason.ABORT)
-    values = samples(metrics.render().decode())
+    values = samples(metrics.render(None).decode())
     assert values["weft_time_to_first_token_seconds_sum"] == 2.0
     assert values["weft_time_to_first_token_seconds_count"] == 1
     assert values["weft_inter_token_latency_seconds_sum"] == 2.0
@@ -66,10 +66,10 @@ def test_a_scrape_reads_the_engine(call: Post, engine: FakeEngine):
 
 
 def test_two_applications_in_one_process_do_not_share_numbers():
-    first, second = (ServerMetrics(FakeEngine(), "tiny") for _ in range(2))
+    first, second = (ServerMetrics("tiny") for _ in range(2))
     first.timer(3, 0.0).token()
-    assert samples(first.render().decode())["weft_prompt_tokens_total"] == 3
-    assert samples(second.render().decode())["weft_prompt_tokens_total"] == 0
+    assert samples(first.render(None).decode())["weft_prompt_tokens_total"] == 3
+    assert samples(second.render(None).decode())["weft_prompt_tokens_total"] == 0
 
 
 def test_the_rate_forgets_what_is_older_than_its_window():

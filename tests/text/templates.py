@@ -42,7 +42,10 @@ QWEN3 = """\
 {%- endfor %}
 {%- for message in messages %}
     {%- if message.role == "assistant" %}
-        {%- set reasoning = message.reasoning_content if message.reasoning_content is string else '' %}
+        {%- set reasoning = '' %}
+        {%- if message.reasoning_content is string %}
+            {%- set reasoning = message.reasoning_content %}
+        {%- endif %}
         {{- '<|im_start|>assistant\\n' }}
         {%- if loop.index0 > ns.last_query %}
             {{- '<think>\\n' + reasoning.strip('\\n') + '\\n</think>\\n\\n' }}

@@ -75,7 +75,7 @@ def test_prompt_and_targets_together_are_the_whole_turn(renderer):
 
 
 def test_nothing_to_train_on_is_an_error(renderer):
-    with pytest.raises(DataError, match="nothing to train on.*roles: system, user"):
+    with pytest.raises(DataError, match=r"nothing to train on.*roles: system, user"):
         renderer.render(TALK[:2])
     with pytest.raises(DataError, match="roles: none"):
         renderer.render([], train_on="all")

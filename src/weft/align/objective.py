@@ -58,9 +58,7 @@ DAPO = Objective(loss=PolicyLossConfig(clip_high=0.28))
 GSPO = Objective(
     loss=PolicyLossConfig(ratio="sequence", clip_low=3e-4, clip_high=4e-4, aggregation="sequence")
 )
-RLOO = Objective(
-    advantage="leave_one_out", loss=PolicyLossConfig(clip_low=None, clip_high=None)
-)
+RLOO = Objective(advantage="leave_one_out", loss=PolicyLossConfig(clip_low=None, clip_high=None))
 REINFORCE = Objective(advantage="batch", loss=PolicyLossConfig(clip_low=None, clip_high=None))
 
 PRESETS: dict[ObjectiveName, Objective] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weft.core.errors import DataError
-from weft.data.tasks import Problem
+from weft.data.tasks.task import Problem
 from weft.spec.request import FinishReason
 
 

@@ -38,7 +38,7 @@ def _add(parent: App, verb: str, target: str, help_text: str, *examples: str, **
 _add(
     app,
     "quickstart",
-    "weft.cli.quickstart:quickstart",
+    "weft.cli.quickstart.command:quickstart",
     "From raw text to a chat in the browser, with a model trained here.",
     "weft quickstart",
     "weft quickstart --minutes 2 --no-serve",

@@ -150,15 +150,21 @@ def to_toml(config: Any, *, comments: bool = True) -> str:
 
 @functools.cache
 def field_help(cls: type) -> dict[str, str]:
-    """Return the help of each field from the ``Attributes:`` section of the docstring."""
-    section = re.search(r"^\s*Attributes:\s*\n(.*)", cls.__doc__ or "", re.S | re.M)
-    if section is None:
-        return {}
+    """Return the help of each field from the ``Attributes:`` sections of a class and its bases."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    helps: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        helps |= _attributes_section(owner.__doc__ or "", names)
+    return helps
+
+
+def _attributes_section(docstring: str, names: set[str]) -> dict[str, str]:
+    section = re.search(r"^\s*Attributes:\s*\n(.*)", docstring, re.S | re.M)
     helps: dict[str, str] = {}
     name = None
-    for line in section.group(1).splitlines():
+    for line in section.group(1).splitlines() if section else ():
         match = re.match(r"^\s*(\w+):\s+(\S.*)$", line)
-        if match and match.group(1) in {f.name for f in dataclasses.fields(cls)}:
+        if match and match.group(1) in names:
             name = match.group(1)
             helps[name] = match.group(2).strip()
         elif name and line.strip():

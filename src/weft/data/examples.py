@@ -11,7 +11,7 @@ from weft.core.errors import ConfigError, DataError
 from weft.data.batch import IGNORE, Batch, concatenate
 from weft.data.loader import count_sequences
 from weft.data.pack import best_fit, group_by_bin
-from weft.data.permutation import Permutation, derive_seed
+from weft.data.permutation import derive_seed, shuffled
 
 
 class MaskedExample(Protocol):
@@ -79,7 +79,7 @@ class ExampleLoader:
         chosen: list[Batch] = []
         for number in range(first, first + self.sequences_per_batch):
             epoch, position = divmod(number, self.num_sequences)
-            order = Permutation(self.num_sequences, derive_seed(self._seed, "examples", epoch))
+            order = shuffled(self.num_sequences, derive_seed(self._seed, "examples", epoch))
             bin_ = order(position)
             pieces = self._pieces[self._bins[bin_] : self._bins[bin_ + 1]]
             chosen += [self._batches[piece] for piece in pieces.tolist()]

@@ -21,7 +21,7 @@ from weft.core.errors import ConfigError, DataError
 from weft.data.batch import IGNORE, Batch, concatenate
 from weft.data.mix import Mixture
 from weft.data.pack import best_fit, cut_documents, group_by_bin, split_at_documents
-from weft.data.permutation import Permutation, derive_seed
+from weft.data.permutation import derive_seed, shuffled
 from weft.data.shards import TokenShards
 
 Packing = Literal["concat", "best_fit"]
@@ -104,7 +104,7 @@ class _ConcatStream:
 
     def spans(self, number: int) -> list[tuple[int, int]]:
         epoch, position = divmod(number, self.num_sequences)
-        order = Permutation(self.num_sequences, derive_seed(self._seed, "order", epoch))
+        order = shuffled(self.num_sequences, derive_seed(self._seed, "order", epoch))
         offset = derive_seed(self._seed, "offset", epoch)
         num_tokens = self.shards.num_tokens
         start = (offset + order(position) * self._length) % num_tokens
@@ -125,7 +125,7 @@ class _BestFitStream:
 
     def spans(self, number: int) -> list[tuple[int, int]]:
         epoch, position = divmod(number, self.num_sequences)
-        order = Permutation(self.num_sequences, derive_seed(self._seed, "order", epoch))
+        order = shuffled(self.num_sequences, derive_seed(self._seed, "order", epoch))
         bin_ = order(position)
         pieces = self._pieces[self._bins[bin_] : self._bins[bin_ + 1]]
         starts = self._starts[pieces]

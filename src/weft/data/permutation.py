@@ -6,6 +6,7 @@ start anywhere and two machines agree without exchanging a list.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ import numpy as np
 
 _NUM_ROUNDS = 6
 _CHUNK = 1024
+_MASK64 = 2**64 - 1
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -52,15 +54,15 @@ class Permutation:
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-        self._bits = np.uint64(half_bits)
-        self._mask = np.uint64(2**half_bits - 1)
-        self._keys = np.array(
-            [derive_seed(seed, "round", index) for index in range(_NUM_ROUNDS)], dtype=np.uint64
-        )
+        self._bits, self._mask = half_bits, 2**half_bits - 1
+        self._keys = [derive_seed(seed, "round", index) for index in range(_NUM_ROUNDS)]
 
     def __call__(self, index: int) -> int:
         """Return where ``index`` goes."""
-        return int(self.apply(np.array([index]))[0])
+        value = self._feistel_one(index)
+        while value >= self.size:
+            value = self._feistel_one(value)
+        return value
 
     def __iter__(self) -> Iterator[int]:
         """Yield where 0, 1, 2 ... go."""
@@ -77,7 +79,29 @@ class Permutation:
         return values.astype(np.int64)
 
     def _feistel(self, values: np.ndarray) -> np.ndarray:
-        left, right = values >> self._bits, values & self._mask
+        bits, mask = np.uint64(self._bits), np.uint64(self._mask)
+        left, right = values >> bits, values & mask
         for key in self._keys:
-            left, right = right, left ^ (mix64(right ^ key) & self._mask)
+            left, right = right, left ^ (mix64(right ^ np.uint64(key)) & mask)
+        return (left << bits) | right
+
+    def _feistel_one(self, value: int) -> int:
+        """Do the same with plain integers: for one value, arrays cost ten times as much."""
+        left, right = value >> self._bits, value & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix64_one(right ^ key) & self._mask)
         return (left << self._bits) | right
+
+
+@functools.lru_cache(maxsize=64)
+def shuffled(size: int, seed: int) -> Permutation:
+    """Return ``Permutation(size, seed)``, remembering the last few: one serves a whole epoch."""
+    return Permutation(size, seed)
+
+
+def _mix64_one(value: int) -> int:
+    value ^= value >> 30
+    value = value * 0xBF58476D1CE4E5B9 & _MASK64
+    value ^= value >> 27
+    value = value * 0x94D049BB133111EB & _MASK64
+    return value ^ value >> 31

@@ -63,7 +63,6 @@ class AsyncEngine:
         self._end_lock = threading.Lock()
         self._ended = False
         self._failure: BaseException | None = None
-        self._num_failed_in_a_row = 0
         self._heartbeat_s = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="weft-engine", daemon=True)
         self._thread.start()
@@ -134,7 +133,7 @@ class AsyncEngine:
         return (
             self._thread.is_alive()
             and silent_s < self.core.config.stall_timeout_s
-            and self._num_failed_in_a_row < _MAX_FAILED_STEPS
+            and self.core.num_failed_in_a_row < _MAX_FAILED_STEPS
         )
 
     @property
@@ -149,8 +148,8 @@ class AsyncEngine:
 
     @property
     def failure(self) -> BaseException | None:
-        """What killed the worker, or else what the last step raised."""
-        return self._failure or self.core.loop.failure
+        """What killed the worker, or else what the latest failed step raised."""
+        return self._failure or self.core.last_failure
 
     # What the worker runs.
 
@@ -160,7 +159,7 @@ class AsyncEngine:
                 self._heartbeat_s = time.monotonic()
                 self._obey()
                 if self.core.has_work and not self._closing:
-                    self._step()
+                    self._deliver(self.core.step())
         except BaseException as error:
             self._failure = error
         finally:
@@ -175,12 +174,6 @@ class AsyncEngine:
                 command = self._inbox.get_nowait()
         except queue.Empty:
             return
-
-    def _step(self) -> None:
-        deltas = self.core.step()
-        failed = self.core.loop.failure is not None
-        self._num_failed_in_a_row = self._num_failed_in_a_row + 1 if failed else 0
-        self._deliver(deltas)
 
     def _accept(self, request: Request, mailbox: Mailbox) -> None:
         self._refuse_if_ending()

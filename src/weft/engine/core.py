@@ -63,6 +63,8 @@ class EngineCore:
         self.loop = ServingLoop(self.scheduler, self.runner, self.clock)
         self.weight_version = 0
         self.num_failed_steps = 0
+        self.num_failed_in_a_row = 0
+        self.last_failure: Exception | None = None
         self._streams: dict[str, RequestStream] = {}
         self._times: dict[str, RequestTimes] = {}
         self._timings = Timings()
@@ -129,15 +131,19 @@ class EngineCore:
         """Run one step and return the news of every request that moved or ended.
 
         A forward pass that raises ends the requests of that step with ERROR; the exception is
-        ``loop.failure``.
+        ``last_failure``.
         """
         start_s = self.clock.now()
         num_before = self.runner.num_computed_tokens
         updates = self.loop.step()
         now_s = self.clock.now()
-        self.num_failed_steps += self.loop.failure is not None
         num_tokens = self.runner.num_computed_tokens - num_before
-        if num_tokens > 0:
+        if self.loop.failure is not None:
+            self.last_failure = self.loop.failure
+            self.num_failed_steps += 1
+            self.num_failed_in_a_row += 1
+        elif num_tokens > 0:
+            self.num_failed_in_a_row = 0
             self._timings.step_s.observe(now_s - start_s)
             self._timings.step_tokens.observe(num_tokens)
         return [delta for update in updates if (delta := self._advance(update, now_s)) is not None]

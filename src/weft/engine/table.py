@@ -155,7 +155,7 @@ class SequenceTable:
         rows = np.flatnonzero(picked["penalised"])
         if len(rows) == 0:
             return None
-        counts = [self._counts[ids[row]] for row in rows]
+        counts = [self._counts[ids[row]] for row in rows.tolist()]
         return Penalties(
             rows_E=np.repeat(rows, [len(entry.tokens) for entry in counts]),
             tokens_E=np.concatenate([entry.tokens for entry in counts]),

@@ -79,11 +79,12 @@ class KVManager:
 
     def grow(self, table: BlockTable, num_tokens: int) -> bool:
         """Extend a table to `num_tokens` positions; False (and nothing changed) if none is free."""
+        if num_tokens <= len(table.blocks) * self.block_size:
+            return True
         num_new = self.num_blocks_for(num_tokens) - len(table.blocks)
         if num_new > self.pool.num_free:
             return False
-        if num_new > 0:
-            table.blocks += tuple(self._allocate() for _ in range(num_new))
+        table.blocks += tuple(self._allocate() for _ in range(num_new))
         return True
 
     def commit(self, table: BlockTable, tokens: Sequence[int], num_computed: int) -> None:

@@ -29,7 +29,6 @@ from weft.sched.config import SchedulerConfig
 from weft.sched.manager import BlockTable, KVManager
 from weft.sched.plan import (
     NewSequence,
-    Sampled,
     SequenceUpdate,
     StepItem,
     StepPlan,
@@ -168,13 +167,12 @@ class Scheduler:
         updates, self._timed_out = self._timed_out, []
         for item in plan.items:
             sequence = self._in_flight.pop(item.id)
-            sequence.in_flight = False
             if sequence.phase is Phase.FINISHED:
                 self.kv.free(sequence.table)
-            elif item.id in result.errors:
-                updates.append(self._end(sequence, FinishReason.ERROR, result.errors[item.id]))
-            else:
-                self._settle_item(sequence, item, result, updates)
+                continue
+            update = self._settle_item(sequence, item, result)
+            if update is not None:
+                updates.append(update)
         if plan.items:
             self._counters.num_steps += 1
             self._counters.num_computed_tokens += plan.num_tokens
@@ -211,9 +209,6 @@ class Scheduler:
         for sequence in self._running:
             assert sequence.num_computed < len(sequence.tokens) < sequence.max_length
             assert sequence.num_computed <= len(sequence.table.blocks) * self.config.block_size
-        for id_, sequence in self._in_flight.items():
-            assert sequence.in_flight
-            assert sequence.id == id_
         ended = (s for s in self._in_flight.values() if s.phase is Phase.FINISHED)
         self.kv.check(s.table for s in (*self._running, *ended))
 
@@ -242,7 +237,7 @@ class Scheduler:
         sequence.phase = Phase.FINISHED
         if sequence.known:
             self._forgettable.append(sequence.id)
-        if not sequence.in_flight:
+        if sequence.id not in self._in_flight:
             self.kv.free(sequence.table)
         self._counters.num_finished[reason] += 1
         self._endings.note(self._now_s)
@@ -337,40 +332,27 @@ class Scheduler:
         if end - start > 1:
             threshold = self.config.long_prefill_threshold
             end = min(end, start + max_tokens, start + (threshold or max_tokens))
-        sequence.in_flight = True
         self._in_flight[sequence.id] = sequence
         tokens = tuple(sequence.tokens[start:end])
         sample = end == len(sequence.tokens)
         return StepItem(sequence.id, tokens, start, sequence.table.blocks, sample)
 
     def _settle_item(
-        self,
-        sequence: Sequence,
-        item: StepItem,
-        result: StepResult,
-        updates: list[SequenceUpdate],
-    ) -> None:
+        self, sequence: Sequence, item: StepItem, result: StepResult
+    ) -> SequenceUpdate | None:
+        if item.id in result.errors:
+            return self._end(sequence, FinishReason.ERROR, result.errors[item.id])
         sequence.num_computed += len(item.tokens)
         self.kv.commit(sequence.table, sequence.tokens, sequence.num_computed)
         if not item.sample:
-            return
+            return None
         sampled = result.tokens.get(item.id)
         if sampled is None:
-            updates.append(self._end(sequence, FinishReason.ERROR, "the runner returned no token"))
-            return
-        updates.append(self._append(sequence, sampled))
-
-    def _append(self, sequence: Sequence, sampled: Sampled) -> SequenceUpdate:
-        sequence.tokens.append(sampled.token)
+            return self._end(sequence, FinishReason.ERROR, "the runner returned no token")
+        token, logprob, top = sampled
+        sequence.tokens.append(token)
         self._counters.num_generated_tokens += 1
         reason = sequence.finish_reason()
         if reason is not None:
             self._end(sequence, reason)
-        return SequenceUpdate(
-            sequence.request.id,
-            sampled.token,
-            sampled.logprob,
-            sampled.top,
-            reason,
-            sequence.num_cached,
-        )
+        return SequenceUpdate(sequence.request.id, token, logprob, top, reason, sequence.num_cached)

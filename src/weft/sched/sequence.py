@@ -34,7 +34,6 @@ class Sequence:
         num_cached: Prompt tokens found in the prefix cache when it was first admitted.
         phase: Waiting, running or finished.
         known: The runner has seen it.
-        in_flight: It is part of a step that is not settled.
         table: Its blocks.
         rank: Order of service; lowest first, preempted last-first.
     """
@@ -50,7 +49,6 @@ class Sequence:
     num_cached: int = 0
     phase: Phase = Phase.WAITING
     known: bool = False
-    in_flight: bool = False
     rank: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -33,18 +33,20 @@ def create_app(
     model_name: str,
     config: ServerConfig | None = None,
     *,
+    max_context: int,
     renderer: Renderer | None = None,
     web_folder: Path | None = None,
 ) -> Starlette:
     """Build the server's application; its ``state.service`` holds what the endpoints share.
 
     Args:
+        max_context: Most tokens of prompt and answer together.
         renderer: Turns conversations into tokens (``weft.text.render.Renderer``); without one,
             /v1/chat/completions is refused.
         web_folder: Static files for ``/``, usually ``weft.web.STATIC_FOLDER``.
     """
     config = config or ServerConfig()
-    prompts = PromptReader(engine, tokenizer, renderer)
+    prompts = PromptReader(tokenizer, max_context=max_context, renderer=renderer)
     service = Service(engine, tokenizer, model_name, config, prompts)
     pages = [] if web_folder is None else list(page_routes(web_folder))
     routes: list[BaseRoute] = [*api_routes(service), *pages]

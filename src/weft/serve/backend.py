@@ -44,8 +44,19 @@ class Delta(Protocol):
     def usage(self) -> Usage: ...
 
 
-class Stats(Protocol):
-    """Gauges of now and counters since the start."""
+class Counters(Protocol):
+    """Totals since the engine started."""
+
+    @property
+    def num_prefix_queried_tokens(self) -> int: ...
+    @property
+    def num_prefix_hit_tokens(self) -> int: ...
+    @property
+    def num_preemptions(self) -> int: ...
+
+
+class SchedulerStats(Protocol):
+    """What the scheduler holds now."""
 
     @property
     def num_running(self) -> int: ...
@@ -54,26 +65,28 @@ class Stats(Protocol):
     @property
     def kv_usage(self) -> float: ...
     @property
-    def num_prefix_queries(self) -> int: ...
+    def counters(self) -> Counters: ...
+
+
+class Stats(Protocol):
+    """A snapshot of an engine."""
+
     @property
-    def num_prefix_hits(self) -> int: ...
-    @property
-    def num_preemptions(self) -> int: ...
+    def scheduler(self) -> SchedulerStats: ...
 
 
 class Engine(Protocol):
-    """An engine that runs requests concurrently."""
+    """Runs requests concurrently; ``weft.engine.async_engine.AsyncEngine`` is one."""
 
     @property
     def healthy(self) -> bool: ...
-    @property
-    def max_context(self) -> int: ...
 
-    def submit(self, request: Request) -> AsyncIterator[Delta]:
+    async def submit(self, request: Request) -> AsyncIterator[Delta]:
         """Queue a request and return its deltas.
 
         Raises:
             RequestError: it can never run, or too many are waiting.
+            ResourceError: the engine is dead or ending.
         """
         ...
 
@@ -81,7 +94,7 @@ class Engine(Protocol):
         """End a request; unknown and finished ids are ignored."""
         ...
 
-    def stats(self) -> Stats: ...
+    async def stats(self) -> Stats: ...
 
 
 class Tokenizer(Protocol):

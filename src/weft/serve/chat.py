@@ -31,7 +31,8 @@ class ChatEndpoint:
         prompt = await service.prompts.chat(body.messages)
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         head = service.head("chatcmpl", kind)
-        generation = service.start(body, [prompt], sampling, head["id"], param="messages")
+        starting = service.start(body, [prompt], sampling, head["id"], param="messages")
+        generation = await until_disconnect(request, starting)
         headers = {"X-Request-Id": head["id"]}
         if body.stream:
             events = self._events(generation, body, head)

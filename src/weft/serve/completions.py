@@ -29,7 +29,8 @@ class CompletionEndpoint:
         service.check_model(body.model)
         prompts = await service.prompts.completion(body.prompt)
         head = service.head("cmpl", "text_completion")
-        generation = service.start(body, prompts, body.to_sampling(), head["id"], param="prompt")
+        starting = service.start(body, prompts, body.to_sampling(), head["id"], param="prompt")
+        generation = await until_disconnect(request, starting)
         headers = {"X-Request-Id": head["id"]}
         if body.stream:
             events = self._events(generation, body, head)

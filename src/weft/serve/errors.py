@@ -9,7 +9,7 @@ raised                  status  type
 ``BodyTooLargeError``   413     invalid_request_error
 ``AuthenticationError`` 401     authentication_error
 ``NotFoundError``       404     not_found_error
-``UnavailableError``    503     service_unavailable
+``UnavailableError``    503     service_unavailable, with Retry-After
 ``GenerationError``     500     server_error
 anything else           500     server_error, details only in the log
 ======================  ======  =====================
@@ -31,6 +31,7 @@ from weft.core.errors import (
     ContextLengthError,
     QueueFullError,
     RequestError,
+    ResourceError,
     UserError,
     WeftError,
     did_you_mean,
@@ -109,7 +110,8 @@ def describe(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Return status, body and headers of the answer to a failure."""
     if isinstance(error, RequestError):
         return _describe_request_error(error)
-    if isinstance(error, UnavailableError):
+    # ResourceError: an engine that died or closed after the request had passed the first check.
+    if isinstance(error, UnavailableError | ResourceError):
         body = error_body(str(error), kind="service_unavailable", code="unavailable")
         return 503, body, {"Retry-After": "5"}
     if isinstance(error, GenerationError):

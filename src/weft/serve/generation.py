@@ -75,21 +75,25 @@ class Generation:
     async def __aexit__(self, *_: object) -> None:
         self.abort()
 
-    def submit(self, requests: Sequence[tuple[int, Request]]) -> None:
+    async def submit(self, requests: Sequence[tuple[int, Request]]) -> None:
         """Queue (prompt index, request) pairs; all of them or, after a refusal, none.
 
         Raises:
             RequestError: one of them can never run, or too many are waiting.
         """
+        # Together, because an engine accepts requests only between two of its steps.
+        accepting = [asyncio.ensure_future(self._engine.submit(it)) for _, it in requests]
         try:
-            for prompt_index, request in requests:
-                stream = self._engine.submit(request)
-                timer = self._metrics.timer(len(request.tokens), self._arrival_s)
-                index = len(self.choices)
-                self.choices.append(Choice(index, prompt_index, request, stream, timer))
+            streams = await asyncio.gather(*accepting)
         except BaseException:
-            self.abort()
+            await _abandon(accepting)
+            for _, request in requests:
+                self._engine.abort(request.id)
             raise
+        for (prompt_index, request), stream in zip(requests, streams, strict=True):
+            timer = self._metrics.timer(len(request.tokens), self._arrival_s)
+            index = len(self.choices)
+            self.choices.append(Choice(index, prompt_index, request, stream, timer))
 
     async def deltas(self) -> AsyncGenerator[tuple[Choice, Delta], None]:
         """Yield the deltas of all choices as they come, each already added to its choice.
@@ -166,6 +170,10 @@ async def _merge(
             else:
                 yield index, item
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _abandon(tasks)
+
+
+async def _abandon(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

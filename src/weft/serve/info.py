@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 import weft
 from weft.core.errors import RequestError
+from weft.serve.backend import Stats
 from weft.serve.errors import NotFoundError
 from weft.serve.logprobs import token_text
 from weft.serve.metrics import CONTENT_TYPE
@@ -54,7 +55,7 @@ class InfoEndpoints:
         answer: dict[str, Any] = {
             "tokens": list(tokens),
             "count": len(tokens),
-            "max_model_len": service.engine.max_context,
+            "max_model_len": service.prompts.max_context,
         }
         if body.return_token_strs:
             answer["token_strs"] = [token_text(service.tokenizer, token) for token in tokens]
@@ -71,26 +72,23 @@ class InfoEndpoints:
 
     async def metrics(self, _: Request) -> Response:
         """``GET /metrics``: Prometheus text."""
-        return Response(self._service.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(
+            self._service.metrics.render(await self._service.stats()), media_type=CONTENT_TYPE
+        )
 
     async def stats(self, _: Request) -> JSONResponse:
         """``GET /v1/stats``: the few numbers the chat page shows."""
         service = self._service
-        stats = service.engine.stats()
-        hit_rate = stats.num_prefix_hits / max(stats.num_prefix_queries, 1)
+        stats = await service.stats()
         return JSONResponse(
             {
                 "model": service.model_name,
                 "version": weft.__version__,
-                "max_context": service.engine.max_context,
+                "max_context": service.prompts.max_context,
                 "chat": service.prompts.can_chat,
                 "healthy": service.engine.healthy and not service.draining,
                 "tokens_per_s": round(service.metrics.generation_rate.rate(), 2),
-                "num_running": stats.num_running,
-                "num_waiting": stats.num_waiting,
-                "kv_usage": round(stats.kv_usage, 4),
-                "prefix_hit_rate": round(hit_rate, 4),
-                "num_preemptions": stats.num_preemptions,
+                **(_engine_numbers(stats) if stats else {}),
             }
         )
 
@@ -101,5 +99,18 @@ class InfoEndpoints:
             "object": "model",
             "created": service.created,
             "owned_by": "weft",
-            "max_model_len": service.engine.max_context,
+            "max_model_len": service.prompts.max_context,
         }
+
+
+def _engine_numbers(stats: Stats) -> dict[str, float]:
+    scheduler = stats.scheduler
+    counters = scheduler.counters
+    hit_rate = counters.num_prefix_hit_tokens / max(counters.num_prefix_queried_tokens, 1)
+    return {
+        "num_running": scheduler.num_running,
+        "num_waiting": scheduler.num_waiting,
+        "kv_usage": round(scheduler.kv_usage, 4),
+        "prefix_hit_rate": round(hit_rate, 4),
+        "num_preemptions": counters.num_preemptions,
+    }

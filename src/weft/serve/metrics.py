@@ -1,7 +1,7 @@
 """Prometheus metrics with vLLM's meanings under the prefix ``weft_``.
 
-Gauges and engine counters are read from ``engine.stats()`` when somebody scrapes, so the engine's
-loop does no metrics work. Times are taken here, on one monotonic clock, when deltas arrive:
+Gauges and engine counters come from the snapshot that a scrape asks the engine for, so its loop
+does no metrics work. Times are taken here, on one monotonic clock, when deltas arrive:
 
 - time to first token: first token minus arrival of the HTTP request;
 - inter-token latency: each gap between two deltas of one sequence;
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from weft.serve.backend import Engine, Stats
+from weft.serve.backend import Stats
 from weft.spec.request import FinishReason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,33 +26,38 @@ GAP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25
 LENGTH_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 
 _GAUGES: dict[str, tuple[str, Callable[[Stats], float]]] = {
-    "weft_num_requests_running": ("Requests being computed.", lambda s: s.num_running),
-    "weft_num_requests_waiting": ("Requests waiting for room.", lambda s: s.num_waiting),
-    "weft_kv_cache_usage_perc": ("KV cache in use; 1 is full.", lambda s: s.kv_usage),
+    "weft_num_requests_running": ("Requests being computed.", lambda s: s.scheduler.num_running),
+    "weft_num_requests_waiting": ("Requests waiting for room.", lambda s: s.scheduler.num_waiting),
+    "weft_kv_cache_usage_perc": ("KV cache in use; 1 is full.", lambda s: s.scheduler.kv_usage),
 }
 _COUNTERS: dict[str, tuple[str, Callable[[Stats], float]]] = {
     "weft_prefix_cache_queries": (
         "Prompt tokens looked up in the prefix cache.",
-        lambda s: s.num_prefix_queries,
+        lambda s: s.scheduler.counters.num_prefix_queried_tokens,
     ),
     "weft_prefix_cache_hits": (
         "Prompt tokens found in the prefix cache.",
-        lambda s: s.num_prefix_hits,
+        lambda s: s.scheduler.counters.num_prefix_hit_tokens,
     ),
-    "weft_num_preemptions": ("Sequences preempted.", lambda s: s.num_preemptions),
+    "weft_num_preemptions": (
+        "Sequences preempted.",
+        lambda s: s.scheduler.counters.num_preemptions,
+    ),
 }
 
 
 class EngineCollector:
-    """Reads the engine's own numbers at scrape time."""
+    """Shows the engine's own numbers, as of the latest snapshot."""
 
-    def __init__(self, engine: Engine, labels: dict[str, str]) -> None:
-        self._engine = engine
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.stats: Stats | None = None
         self._labels = labels
 
     def collect(self) -> Iterator[Metric]:
         """Yield one metric family per number (called by prometheus-client)."""
-        stats = self._engine.stats()
+        stats = self.stats
+        if stats is None:
+            return
         names, values = list(self._labels), list(self._labels.values())
         for name, (text, read) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, text, labels=names)
@@ -97,14 +102,13 @@ class RateMeter:
 class ServerMetrics:
     """The metrics of one application, in a registry of its own."""
 
-    def __init__(
-        self, engine: Engine, model_name: str, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, model_name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.registry = CollectorRegistry()
         self.generation_rate = RateMeter(clock=clock)
         self._model = model_name
-        self.registry.register(EngineCollector(engine, {"model_name": model_name}))
+        self._engine = EngineCollector({"model_name": model_name})
+        self.registry.register(self._engine)
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens received.")
         self._generated = self._counter("generation_tokens", "Tokens generated.")
         self._success = Counter(
@@ -119,8 +123,9 @@ class ServerMetrics:
         self._prompt_length = self._histogram("request_prompt_tokens", LENGTH_BUCKETS)
         self._output_length = self._histogram("request_generation_tokens", LENGTH_BUCKETS)
 
-    def render(self) -> bytes:
-        """Return the exposition text of a scrape."""
+    def render(self, stats: Stats | None) -> bytes:
+        """Return the exposition text of a scrape, given the engine's snapshot if there is one."""
+        self._engine.stats = stats
         return generate_latest(self.registry)
 
     def timer(self, num_prompt_tokens: int, arrival_s: float) -> SequenceTimer:

@@ -8,7 +8,7 @@ from typing import Protocol
 from starlette.concurrency import run_in_threadpool
 
 from weft.core.errors import ContextLengthError, RequestError, UnsupportedError
-from weft.serve.backend import Engine, Tokenizer
+from weft.serve.backend import Tokenizer
 from weft.serve.protocol import MessageBody
 from weft.spec.sampling import SamplingParams
 
@@ -34,8 +34,10 @@ class Renderer(Protocol):
 class PromptReader:
     """Tokenizes prompts off the event loop, so that a long text delays nobody's stream."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, renderer: Renderer | None) -> None:
-        self._engine = engine
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_context: int, renderer: Renderer | None
+    ) -> None:
+        self.max_context = max_context
         self._tokenizer = tokenizer
         self._renderer = renderer
 
@@ -84,7 +86,7 @@ class PromptReader:
         Raises:
             ContextLengthError: with the prompt's length, the wanted length and the limit.
         """
-        limit, length = self._engine.max_context, len(tokens)
+        limit, length = self.max_context, len(tokens)
         wanted = 1 if sampling.max_tokens is None else sampling.max_tokens
         if length + wanted <= limit:
             return

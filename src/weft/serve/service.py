@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -10,8 +12,8 @@ from typing import Any
 from starlette.requests import Request
 
 import weft
-from weft.core.errors import RequestError
-from weft.serve.backend import Engine, Tokenizer
+from weft.core.errors import RequestError, WeftError
+from weft.serve.backend import Engine, Stats, Tokenizer
 from weft.serve.errors import (
     BodyTooLargeError,
     MediaTypeError,
@@ -27,6 +29,9 @@ from weft.serve.protocol import SamplingBody
 from weft.serve.sse import event
 from weft.spec import request as engine_request
 from weft.spec.sampling import SamplingParams
+
+# The engine answers between two steps, and a step with a long prompt takes a while.
+STATS_TIMEOUT_S = 1.0
 
 
 class Service:
@@ -45,9 +50,10 @@ class Service:
         self.model_name = model_name
         self.config = config
         self.prompts = prompts
-        self.metrics = ServerMetrics(engine, model_name)
+        self.metrics = ServerMetrics(model_name)
         self.created = int(time.time())
         self.draining = False
+        self._last_stats: Stats | None = None
 
     def check_model(self, name: str | None) -> None:
         """Refuse a request for a model that is not served here; no name means this one."""
@@ -66,6 +72,12 @@ class Service:
         if not self.engine.healthy:
             raise UnavailableError("the engine has stopped", fix="restart the server")
 
+    async def stats(self) -> Stats | None:
+        """Return the engine's snapshot, or the latest known when it is too busy or dead to say."""
+        with contextlib.suppress(TimeoutError, WeftError):
+            self._last_stats = await asyncio.wait_for(self.engine.stats(), STATS_TIMEOUT_S)
+        return self._last_stats
+
     def head(self, prefix: str, kind: str) -> dict[str, Any]:
         """Return the fields that begin every answer and chunk."""
         return {
@@ -76,7 +88,7 @@ class Service:
             "system_fingerprint": f"weft-{weft.__version__}",
         }
 
-    def start(
+    async def start(
         self,
         body: SamplingBody,
         prompts: Sequence[Prompt],
@@ -111,7 +123,7 @@ class Service:
             for sequence in range(body.n)
         ]
         generation = Generation(self.engine, self.metrics)
-        generation.submit(requests)
+        await generation.submit(requests)
         return generation
 
     def error_event(self, error: Exception) -> str:

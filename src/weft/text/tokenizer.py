@@ -22,7 +22,7 @@ from weft.text import hf_format
 from weft.text.chat import ChatTemplate
 from weft.text.token_bytes import TokenDecoder
 
-_PROBE = "weft"
+_PROBE = "weft probe"
 _TRIM_OFFSETS = re.compile(r'"trim_offsets"\s*:\s*true')
 
 
@@ -220,7 +220,8 @@ class Tokenizer:
             text = self.chat_template.render(messages)
         except UserError:  # a template that wants another kind of conversation tells nothing
             return None
-        after = self.encode(text.rpartition(_PROBE)[2], special=True)
+        _, found, rest = text.rpartition(_PROBE)
+        after = self.encode(rest, special=True) if found else []
         return next((id for id in after if id in self.special_ids), None)
 
     @functools.cached_property

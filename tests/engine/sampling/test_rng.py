@@ -68,7 +68,7 @@ def test_draws_are_uniform_along_every_part_of_the_counter(axis):
     parts = {"seed": [3] * num, "sequence": [5] * num, "position": [7] * num}
     parts[axis] = list(range(num))
     values = draws(parts["seed"], parts["sequence"], parts["position"])
-    assert 0.0 <= values.min()
+    assert values.min() >= 0.0
     assert values.max() < 1.0
     assert chi_square(values, 100) < chi_square_limit(99)
 

@@ -30,6 +30,11 @@ class PagedLayout:
     decode: bool
 
     @cached_property
+    def tokens_T(self) -> Tensor:
+        """0, 1, 2 ...: where each token's query lies, int64."""
+        return torch.arange(sum(self.query_lengths))
+
+    @cached_property
     def rows_T(self) -> Tensor:
         """The sequence each token belongs to, int64."""
         rows_B = torch.arange(len(self.query_lengths))

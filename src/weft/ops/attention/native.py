@@ -35,6 +35,7 @@ def accepts(
         and k_SKH.is_contiguous()
         and v_SKH.is_contiguous()
         and q_TNH.shape[2] <= MAX_HEAD_WIDTH
+        and q_TNH.shape[2] % 16 == 0
         and q_TNH.shape[1] <= MAX_GROUP * k_SKH.shape[1]
         and not needs_grad(q_TNH, k_SKH, v_SKH)
         and load_library() is not None
@@ -59,8 +60,8 @@ def paged_attention(
     work = layout.num_scores * num_heads * width
     library.functions.weft_paged_attention(
         q_TNH.data_ptr(), k_SKH.data_ptr(), v_SKH.data_ptr(), out_TNH.data_ptr(),
-        slots_BS.data_ptr(), layout.rows_T.data_ptr(), layout.positions_T.data_ptr(),
-        num_tokens, num_heads, num_kv_heads, width, slots_BS.stride(0),
+        slots_BS.data_ptr(), layout.tokens_T.data_ptr(), layout.rows_T.data_ptr(),
+        layout.positions_T.data_ptr(), num_tokens, num_heads, num_kv_heads, width, slots_BS.stride(0),
         q_TNH.stride(0), q_TNH.stride(1), window or 0, scale,
         TYPE_CODES[q_TNH.dtype], TYPE_CODES[k_SKH.dtype], num_threads(work),
     )  # fmt: skip

@@ -33,7 +33,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
         *(_POINTER, _INT, _POINTER, _SIZE, _FLOAT),
         *(_SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
-    "weft_paged_attention": (*(_POINTER,) * 7, *(_SIZE,) * 8, _FLOAT, *(_INT,) * 3),
+    "weft_paged_attention": (*(_POINTER,) * 8, *(_SIZE,) * 8, _FLOAT, *(_INT,) * 3),
 }
 _RETURNS_SIZE = frozenset({"weft_rms_norm_num_parts", "weft_softmax_stats"})
 

@@ -230,10 +230,11 @@ function drawServer(stats) {
   setHealth(stats.healthy ? (numWaiting ? "busy" : "ok") : "down", stats.healthy
     ? "The server is ready."
     : "The engine has stopped.");
-  $("meter-speed").textContent = `${formatRate(stats.tokens_per_s)} tokens/s`;
+  $("meter-speed").textContent = `${formatRate(stats.tokens_per_s)} tok/s`;
+  if (stats.kv_usage === undefined) return; // the engine was too busy to say
   $("meter-requests").textContent = numWaiting ? `${numRunning} + ${numWaiting}` : `${numRunning}`;
   $("meter-hits").textContent = percent(stats.prefix_hit_rate);
-  $("meter-kv").value = stats.kv_usage;
+  $("meter-kv").style.setProperty("--share", stats.kv_usage);
   $("meter-kv-text").textContent = percent(stats.kv_usage);
 }
 
@@ -244,7 +245,7 @@ function drawDown(error) {
   for (const id of ["meter-speed", "meter-requests", "meter-hits", "meter-kv-text"]) {
     $(id).textContent = "–";
   }
-  $("meter-kv").value = 0;
+  $("meter-kv").style.setProperty("--share", 0);
 }
 
 function setHealth(state, text) {

@@ -1,0 +1,81 @@
+"""``weft serve``: OpenAI-compatible API and the chat page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft.cli.configs import Overrides, assemble
+from weft.core.console import console
+
+if TYPE_CHECKING:
+    from weft.engine.config import EngineConfig
+    from weft.serve.limits import ServerConfig
+
+
+def serve(
+    model: Path,
+    *overrides: Overrides,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    api_key: str | None = None,
+) -> None:
+    """Serve a model: OpenAI-compatible API and a chat page.
+
+    Parameters
+    ----------
+    model
+        Folder of a Hugging Face checkpoint.
+    overrides
+        Engine settings, such as --kv-memory-bytes 1G or --max-num-sequences 64.
+    host
+        Address to listen on; 0.0.0.0 is every interface.
+    port
+        Port to listen on.
+    name
+        The model's name in the API; none takes the folder's.
+    api_key
+        Clients must send this as bearer token.
+    """
+    from weft.engine.config import EngineConfig
+    from weft.serve.limits import ServerConfig
+
+    engine_config = assemble(EngineConfig(), None, overrides)
+    server_config = ServerConfig(host=host, port=port, api_key=api_key)
+    run(model, engine_config, server_config, name=name)
+
+
+def run(
+    model: Path,
+    engine_config: EngineConfig,
+    server_config: ServerConfig,
+    *,
+    name: str | None = None,
+) -> None:
+    """Load a model and serve it until Ctrl-C or SIGTERM."""
+    from weft.checkpoint.hf import load_model
+    from weft.engine.async_engine import AsyncEngine
+    from weft.ops.machine import configure_threads
+    from weft.serve.app import create_app
+    from weft.serve.server import run_server
+    from weft.text.tokenizer import Tokenizer
+
+    configure_threads()
+    tokenizer = Tokenizer.load(model)
+    engine = AsyncEngine(load_model(model), tokenizer, engine_config)
+    try:
+        model_name = name or model.resolve().name
+        max_context = engine.core.memory.max_context
+        app = create_app(engine, tokenizer, model_name, server_config, max_context=max_context)
+        console.print(engine.core.memory.text, markup=False)
+        run_server(app, server_config, on_ready=lambda url: announce(url, model_name))
+    finally:
+        engine.close()
+
+
+def announce(url: str, model_name: str) -> None:
+    """Say where the page and the API are."""
+    console.print(f"\nchat page   {url}", markup=False)
+    console.print(f"OpenAI API  {url}/v1   (model {model_name!r})", markup=False)
+    console.print("Ctrl-C stops the server.\n", markup=False)

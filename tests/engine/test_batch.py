@@ -1,0 +1,59 @@
+"""A plan becomes the tensors a plain loop over tokens would make."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft.engine.batch import build_batch
+from weft.sched.plan import StepItem
+
+
+@st.composite
+def plans(draw):
+    block_size = draw(st.integers(1, 5))
+    free = draw(st.permutations(range(60)))
+    items = []
+    for id in range(draw(st.integers(1, 5))):
+        start, length = draw(st.integers(0, 9)), draw(st.integers(1, 6))
+        num_blocks = -(-(start + length) // block_size) + draw(st.integers(0, 1))
+        blocks, free = tuple(free[:num_blocks]), free[num_blocks:]
+        if len(blocks) < num_blocks:
+            break
+        tokens = tuple(draw(st.lists(st.integers(0, 99), min_size=length, max_size=length)))
+        items.append(StepItem(id + 10, tokens, start, blocks, draw(st.booleans())))
+    return block_size, items
+
+
+@settings(max_examples=200, deadline=None)
+@given(plans())
+def test_batch_equals_a_plain_loop(plan):
+    block_size, items = plan
+    if not items:
+        return
+    batch = build_batch(items, block_size)
+    tokens, positions, slots, sample_rows = [], [], [], []
+    for item in items:
+        for offset, token in enumerate(item.tokens):
+            position = item.start + offset
+            tokens.append(token)
+            positions.append(position)
+            slots.append(item.blocks[position // block_size] * block_size + position % block_size)
+        if item.sample:
+            sample_rows.append(len(tokens) - 1)
+    assert batch.tokens_T.tolist() == tokens
+    assert batch.paged.positions_T.tolist() == positions
+    assert batch.paged.slots_T.tolist() == slots
+    assert batch.sample_rows_R.tolist() == sample_rows
+    assert batch.sample_ids == tuple(item.id for item in items if item.sample)
+    ends = [item.start + len(item.tokens) for item in items]
+    assert batch.sample_positions_R.tolist() == [
+        end for item, end in zip(items, ends, strict=True) if item.sample
+    ]
+    layout = batch.paged.layout
+    assert layout.query_lengths == tuple(len(item.tokens) for item in items)
+    assert layout.context_lengths == tuple(ends)
+    assert layout.decode == all(len(item.tokens) == 1 for item in items)
+    for row, (item, end) in enumerate(zip(items, ends, strict=True)):
+        expected = [item.blocks[p // block_size] * block_size + p % block_size for p in range(end)]
+        assert layout.slots_BS[row].tolist() == expected + [0] * (max(ends) - end)
