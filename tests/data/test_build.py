@@ -13,6 +13,7 @@ from weft.data.clean import CleanConfig
 from weft.data.corpus import Corpus, tokenize_corpus
 from weft.data.dedup import DedupConfig
 from weft.data.permutation import hash_fraction
+from weft.text.train import train_bpe
 
 SENTENCE = "Document {n} speaks of {w} things that no other document ever mentions, {w} times over."
 
@@ -148,6 +149,7 @@ def test_steps_can_be_switched_off_and_bytes_limited(tmp_path: Path) -> None:
     ("changes", "key"),
     [
         ({"sources": ()}, "sources"),
+        ({"sources": ("stdlib", "stdlib")}, "names one twice"),
         ({"heldout_share": 0.0}, "heldout_share"),
         ({"max_bytes": 0}, "max_bytes"),
     ],
@@ -172,8 +174,34 @@ def test_two_documents_with_one_id_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     rows = [{"id": "same", "text": SENTENCE.format(n=n, w=f"w{n}")} for n in range(2)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match="two documents have the id 'same'"):
+    with pytest.raises(DataError, match=r"two documents of .*d\.jsonl have the id 'same'"):
         build_corpus(config_for(path), tmp_path / "out")
+
+
+def test_files_of_the_same_name_in_two_folders_are_both_kept(tmp_path: Path) -> None:
+    one, two = write_folder(tmp_path / "one", 3), tmp_path / "two"
+    two.mkdir()
+    text = "This readme belongs to the second folder and says nothing about the first one at all."
+    (two / "000.txt").write_text(text)
+    config = CorpusConfig(sources=(str(one), str(two)), heldout_share=0.3)
+    manifest = build_corpus(config, tmp_path / "out")
+    corpus = Corpus(tmp_path / "out")
+    names = [*ids(corpus, "train"), *ids(corpus, "heldout")]
+    assert sorted(names) == sorted(["000.txt", "001.txt", "002.txt", f"{two}:000.txt"])
+    assert [source["num_documents"] for source in manifest["sources"]] == [3, 1]
+
+
+def test_real_tokenizer_gives_shards_that_decode_to_the_texts(tmp_path: Path) -> None:
+    build_corpus(config_for(write_folder(tmp_path / "src")), tmp_path / "corpus")
+    corpus = Corpus(tmp_path / "corpus")
+    tokenizer = train_bpe(corpus.train_texts(), 400)
+    shards = tokenize_corpus(corpus, tokenizer, tmp_path / "tokens")["heldout"]
+    decoded = [
+        tokenizer.decode(shards.document(number).tolist()) for number in range(shards.num_documents)
+    ]
+    assert decoded == [document.text for document in corpus.heldout_documents()]
+    ends = {int(shards.document(number)[-1]) for number in range(shards.num_documents)}
+    assert ends == {tokenizer.token_id("<|endoftext|>")}
 
 
 def test_small_corpora_still_have_both_sides() -> None:

@@ -10,7 +10,6 @@ import torch
 
 from tests.engine.support import (
     GREEDY,
-    VOCAB_SIZE,
     assert_nothing_left,
     make_llm,
     make_prompts,
@@ -184,12 +183,44 @@ def test_engine_shares_the_trainers_tensors_and_a_new_version_hides_old_prefixes
 @torch.inference_mode()
 def test_cached_keys_give_the_logits_of_computing_everything_again():
     llm = make_llm()
-    completion = llm.generate([[9, 8, 7]], GREEDY)[0]
-    tokens = list(completion.prompt)
+    params = dataclasses.replace(GREEDY, max_tokens=4)
+    completion = llm.generate([list(range(10, 19))], params)[0]
+    tokens, num_recomputed = list(completion.prompt), []
     for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
+        num_recomputed.append(len(tokens))
         hidden_TD = llm.model(torch.tensor(tokens), StepContext.packed([len(tokens)]))
         logprobs_V = heads.logits(llm.model, hidden_TD[-1:])[0].log_softmax(-1)
-        assert logprobs_V.shape == (VOCAB_SIZE,)
         assert int(logprobs_V.argmax()) == token
         assert float(logprobs_V[token]) == pytest.approx(logprob, abs=1e-5)
         tokens.append(token)
+    assert num_recomputed == [9, 10, 11, 12]
+    assert llm.stats().scheduler.counters.num_computed_tokens == 9 + 1 + 1 + 1
+
+
+def test_nine_tokens_in_chunks_of_three_give_the_logprobs_of_one_chunk():
+    prompt = list(range(10, 19))
+    whole = make_llm().generate([prompt], GREEDY)[0]
+    chunked = make_llm(long_prefill_threshold=3)
+    got = chunked.generate([prompt], GREEDY)[0]
+    assert chunked.stats().scheduler.counters.num_steps == 3 + 11
+    assert got.tokens == whole.tokens
+    assert got.logprobs == pytest.approx(whole.logprobs, abs=1e-5)
+
+
+def test_three_blocks_of_ten_make_the_second_request_wait_for_the_first():
+    prompts = [[3] * 8, [4] * 8]
+    params = dataclasses.replace(GREEDY, max_tokens=15)
+    llm = make_llm(num_blocks=3, block_size=10)
+    got = llm.generate(prompts, params)
+    assert llm.stats().scheduler.counters.num_preemptions >= 1
+    assert tokens_of(got) == tokens_of(alone("llama", prompts, params))
+    assert_nothing_left(llm.core)
+
+
+@pytest.mark.parametrize("params", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+def test_same_prompt_many_times_gives_one_answer(params):
+    prompt = make_prompts()[3]
+    mixed = [prompt, *make_prompts(), prompt, [1], prompt, *make_prompts()[::-1], prompt]
+    answers = make_llm(max_tokens_per_step=16).generate(mixed, params)
+    same = {answer.tokens for answer in answers if answer.prompt == tuple(prompt)}
+    assert len(same) == 1

@@ -39,8 +39,9 @@ def test_longest_piece_is_taken_first():
 
 
 def test_word_that_cannot_be_spelt_is_unknown_as_a_whole():
-    model = wordpiece.WordPiece({"[UNK]": 0, "a": 1})
+    model = wordpiece.WordPiece({"[UNK]": 0, "a": 1, "##a": 2})
     assert model.split("ab") == ["[UNK]"]
+    assert len(model.split("a" * 100)) == 100
     assert model.split("a" * 101) == ["[UNK]"]
 
 

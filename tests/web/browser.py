@@ -110,7 +110,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> Any:
-        return wait_for(lambda: self.evaluate(expression), expression, self._timeout_s)
+        return wait_for(lambda: self.evaluate(f"!!({expression})"), expression, self._timeout_s)
 
     def text(self, selector: str) -> str:
         return self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")

@@ -32,7 +32,7 @@ def doctor(*, json_output: bool = False, out: Path | None = None) -> None:
     if json_output:
         console.print(json.dumps(result, indent=2), markup=False, soft_wrap=True)
     else:
-        console.print(table("weft doctor", ("what", "found"), rows(result)))
+        console.print(table("weft doctor", ("what", "found"), rows(result), numbers=False))
         for warning in result["warnings"]:
             console.print(f"warning: {warning}", markup=False)
 

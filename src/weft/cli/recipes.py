@@ -16,7 +16,7 @@ def ls() -> None:
     from weft.recipes import RECIPES
 
     rows = [(name, entry.verb, entry.summary) for name, entry in sorted(RECIPES.items())]
-    console.print(table("", ("recipe", "verb", "what it is"), rows))
+    console.print(table("", ("recipe", "verb", "what it is"), rows, numbers=False))
 
 
 def show(name: str) -> None:

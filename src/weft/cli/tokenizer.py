@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from rich.table import Table
 
 from weft.core.console import console, table
 from weft.core.errors import ConfigError
@@ -45,8 +47,7 @@ def encode(tokenizer: Path, text: str, *, special: bool = False) -> None:
     """
     loaded = Tokenizer.load(tokenizer)
     ids = loaded.encode(text, special=special)
-    rows = [(str(i), _shown(loaded, i)) for i in ids]
-    console.print(table("", ("id", "token"), rows))
+    console.print(_token_table(loaded, ids))
     num_bytes = len(text.encode("utf-8"))
     console.print(f"{len(ids)} tokens, {num_bytes / max(len(ids), 1):.2f} bytes per token")
 
@@ -72,15 +73,20 @@ def inspect(tokenizer: Path, *, longest: int = 10) -> None:
         ("chat template", "yes" if loaded.chat_template else "no"),
         ("fingerprint", loaded.fingerprint[:16]),
     ]
-    console.print(table("", ("tokenizer", ""), rows))
+    console.print(table("", ("tokenizer", ""), rows, numbers=False))
     ids = sorted(range(loaded.vocab_size), key=lambda i: -len(loaded.token_bytes(i)))[:longest]
-    console.print(table("", ("id", "longest tokens"), [(i, _shown(loaded, i)) for i in ids]))
+    console.print(_token_table(loaded, ids))
 
 
 def _texts(source: str) -> Iterator[str]:
     if (Path(source) / "manifest.json").is_file():
         return Corpus(Path(source)).train_texts()
     return (document.text for document in open_source(source).documents())
+
+
+def _token_table(tokenizer: Tokenizer, ids: Sequence[int]) -> Table:
+    rows = [(str(i), _shown(tokenizer, i)) for i in ids]
+    return table("", ("id", "token"), rows, numbers=False)
 
 
 def _shown(tokenizer: Tokenizer, token_id: int) -> str:

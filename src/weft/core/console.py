@@ -80,11 +80,16 @@ class LiveLine:
             self._print()
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Build a table; print it with ``console.print``."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: bool = True
+) -> Table:
+    """Build a table; print it with ``console.print``.
+
+    ``numbers`` aligns every column but the first to the right; False aligns text to the left.
+    """
     result = Table(title=title or None, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index == 0 else "right")
+        result.add_column(column, justify="right" if index and numbers else "left")
     for row in rows:
         result.add_row(*(str(cell) for cell in row))
     return result

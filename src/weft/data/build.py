@@ -12,6 +12,7 @@ Documents pass through one at a time; what stays in memory is a hash and a signa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -68,6 +69,10 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("sources is empty", fix="name at least one, such as stdlib")
+        if len(set(self.sources)) < len(self.sources):
+            raise ConfigError(
+                f"sources names one twice: {', '.join(self.sources)}", fix="name each once"
+            )
         if not 0 < self.heldout_share < 1:
             raise ConfigError(
                 f"heldout_share is {self.heldout_share}", fix="use a number between 0 and 1"
@@ -131,7 +136,7 @@ class _Build:
         with survivors.open("w", encoding="utf-8") as file:
             for spec, source, stamp in zip(self._config.sources, sources, stamps, strict=True):
                 counts = _Counter(self._limit(source.documents(), described))
-                for document in self._survivors(counts):
+                for document in self._survivors(counts, spec):
                     file.write(to_line(document.to_record()))
                 described.append(
                     {
@@ -157,21 +162,28 @@ class _Build:
                 return
             yield document
 
-    def _survivors(self, documents: Iterable[Document]) -> Iterator[Document]:
+    def _survivors(self, documents: Iterable[Document], spec: str) -> Iterator[Document]:
+        of_source: set[str] = set()
         for document in self._cleaner.clean(documents):
             if self._config.dedup.exact and not self._is_new(document):
                 continue
             if self._config.dedup.near:
                 self._signatures.append(self._hasher.signature(document.text))
-            if document.id in self._ids:
+            if document.id in of_source:
                 raise DataError(
-                    f"two documents have the id {document.id!r}",
-                    fix="give unique ids, or read files of the same name from one common folder",
+                    f"two documents of {spec} have the id {document.id!r}", fix="give unique ids"
                 )
-            self._ids.add(document.id)
+            of_source.add(document.id)
+            yield self._with_own_id(document, spec)
             if self._progress is not None:
                 self._progress(len(self._ids))
-            yield document
+
+    def _with_own_id(self, document: Document, spec: str) -> Document:
+        """Two folders may hold a README.md each: the later one takes its source's name too."""
+        if document.id in self._ids:
+            document = dataclasses.replace(document, id=f"{spec}:{document.id}")
+        self._ids.add(document.id)
+        return document
 
     def _is_new(self, document: Document) -> bool:
         key = text_key(document.text)

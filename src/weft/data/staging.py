@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from weft.core.errors import InputFileError
@@ -13,7 +13,7 @@ from weft.core.files import disk_errors
 
 
 @contextlib.contextmanager
-def staged(folder: Path, *, header: str) -> Iterator[Path]:
+def staged(folder: Path, *, header: str) -> Generator[Path]:
     """Yield an empty folder whose files move into ``folder`` on success, ``header`` last.
 
     A set of files is complete when its header is there, so a crash at any moment leaves either

@@ -14,6 +14,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -238,10 +239,9 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """Tell one prompt from several: a text or a run of numbers is one."""
     if isinstance(prompts, str):
         return [prompts]
-    items = list(prompts)
-    if items and all(isinstance(item, int) for item in items):
-        return [items]
-    return items
+    if all(isinstance(item, int) for item in prompts):
+        return [cast(Sequence[int], prompts)] if prompts else []
+    return list(cast(Sequence[Prompt], prompts))
 
 
 def _per_prompt(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.attention import native as attention_native
-from weft.ops.attention import packed, paged
+from weft.ops.attention import native_packed, packed, paged
 from weft.ops.attention import reference as attention_reference
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.dispatch import Implementation, KernelSpec, Tolerance
@@ -54,7 +54,10 @@ ROTARY = KernelSpec(
 PACKED_ATTENTION = KernelSpec(
     "packed_attention",
     attention_reference.packed_attention,
-    (Implementation("grouped", packed.packed_attention, _always),),
+    (
+        Implementation("native", native_packed.packed_attention, native_packed.accepts),
+        Implementation("grouped", packed.packed_attention, _always),
+    ),
     num_flops=lambda q, k, v, lengths, scale, window: (
         2 * q.shape[1] * q.shape[2] * sum(n * (n + 1) for n in lengths)
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from weft.align.grpo_config import GRPOConfig
 from weft.core.errors import ConfigError
 from weft.spec import ModelShape
 from weft.train.pretrain import PretrainConfig
@@ -80,3 +81,19 @@ def pretrain_10m() -> TrainJob:
 def sft() -> SFTJob:
     """Return the recipe of fine-tuning on a generated task."""
     return SFTJob(epochs=3.0, sequence_length=256, tokens_per_step=4096)
+
+
+@dataclass(frozen=True)
+class GRPOJob(GRPOConfig):
+    """Improve a model by reinforcement learning.
+
+    Attributes:
+        base: Folder of the model to start from.
+    """
+
+    base: Path = Path("runs/sft/model")
+
+
+def grpo() -> GRPOJob:
+    """Return the recipe of GRPO on two-digit additions."""
+    return GRPOJob()

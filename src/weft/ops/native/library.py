@@ -33,9 +33,18 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
         *(_POINTER, _INT, _POINTER, _SIZE, _FLOAT),
         *(_SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
+    "weft_packed_attention_forward": (*(_POINTER,) * 6, *(_SIZE,) * 5, _FLOAT, _INT),
+    "weft_packed_attention_backward": (*(_POINTER,) * 10, *(_SIZE,) * 5, _FLOAT, _INT),
+    "weft_has_wide_registers": (),
     "weft_paged_attention": (*(_POINTER,) * 8, *(_SIZE,) * 8, _FLOAT, *(_INT,) * 3),
 }
-_RETURNS_SIZE = frozenset({"weft_rms_norm_num_parts", "weft_softmax_stats"})
+_RETURNS: dict[str, type] = {
+    "weft_rms_norm_num_parts": _SIZE,
+    "weft_softmax_stats": _SIZE,
+    "weft_packed_attention_forward": _INT,
+    "weft_packed_attention_backward": _INT,
+    "weft_has_wide_registers": _INT,
+}
 
 # The element types of kernels.h.
 TYPE_CODES: dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}
@@ -52,11 +61,13 @@ class Library:
         functions: The library with argument types set.
         path: Its file.
         threads: Whether loops run on torch's OpenMP threads.
+        wide_registers: Whether sixteen floats fit one register (AVX-512).
     """
 
     functions: ctypes.CDLL
     path: Path
     threads: bool
+    wide_registers: bool
 
 
 @functools.cache
@@ -103,7 +114,9 @@ def _load() -> tuple[Library | None, str]:
     for threads in (True, False) if has_runtime else (False,):
         try:
             path = build_library(threads=threads)
-            return Library(_open(path), path, threads), ""
+            functions = _open(path)
+            wide = bool(functions.weft_has_wide_registers())
+            return Library(functions, path, threads, wide), ""
         except (BuildError, OSError, AttributeError) as error:
             reason = str(error)
     return None, reason
@@ -127,5 +140,5 @@ def _open(path: Path) -> ctypes.CDLL:
     for name, argtypes in _SIGNATURES.items():
         function = getattr(functions, name)
         function.argtypes = argtypes
-        function.restype = ctypes.c_int64 if name in _RETURNS_SIZE else None
+        function.restype = _RETURNS.get(name)
     return functions

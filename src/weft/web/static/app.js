@@ -34,7 +34,8 @@ function show(conversation) {
   drawWelcome();
   closeSidebar();
   scrollDown();
-  $("input").focus();
+  // On a touch screen, focus would open the keyboard over the conversation.
+  if (matchMedia("(hover: hover)").matches) $("input").focus();
 }
 
 function drawList() {

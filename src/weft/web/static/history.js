@@ -6,10 +6,19 @@ const LIMIT = 60;
 export function loadConversations() {
   try {
     const value = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return Array.isArray(value) ? value.filter((item) => Array.isArray(item.messages)) : [];
+    if (!Array.isArray(value)) return [];
+    return value.filter((item) => Array.isArray(item.messages)).map(settled);
   } catch {
     return []; // Unreadable or forbidden storage: the page works without a past.
   }
+}
+
+// A page that was closed in the middle of an answer has saved what there was of it.
+function settled(conversation) {
+  const messages = conversation.messages
+    .map(({ pending, ...message }) => (pending ? { ...message, facts: ["interrupted"] } : message))
+    .filter((message) => message.content || message.error);
+  return { ...conversation, messages };
 }
 
 // Keeps the newest; drops the oldest until the browser's quota is met.

@@ -105,7 +105,7 @@ export function conversationItem(title, current, { onOpen, onDelete }) {
 
 // A headline and what to do, from an error object {message, status, code, retryAfterS}.
 function explain({ message, status, code, retryAfterS }) {
-  const text = message.replace(/\n\s*fix: /, "\n");
+  const text = message.split(/\n\s*fix: /).map(sentence).join("\n");
   if (status === 401) return ["The server asks for an API key.", text];
   if (status === 429) {
     const wait = retryAfterS ? `Try again in ${retryAfterS} s.` : "Try again in a moment.";
@@ -116,6 +116,11 @@ function explain({ message, status, code, retryAfterS }) {
   }
   if (status >= 400 && status < 500) return ["The server refused the request.", text];
   return ["The answer could not be completed.", text];
+}
+
+function sentence(text) {
+  const start = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(start) ? start : `${start}.`;
 }
 
 async function copyText(text, button) {

@@ -1,0 +1,107 @@
+"""The quick start as data: how a number of minutes becomes the configuration of every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from weft.align.grpo_config import GRPOConfig
+from weft.core.errors import ConfigError
+from weft.data.build import CorpusConfig
+from weft.spec import ModelShape
+from weft.train.optim import OptimizerConfig
+from weft.train.pretrain import PretrainConfig
+from weft.train.schedule import ScheduleConfig
+from weft.train.sft import SFTConfig
+
+# Shares of the minutes; the rest goes to the corpus, the tokenizer, evaluations and the report.
+PRETRAIN_SHARE, SFT_SHARE, GRPO_SHARE = 0.45, 0.14, 0.24
+MIN_MINUTES = 0.25
+# Below this many minutes the corpus is cut, so that reading it does not take most of them.
+WHOLE_CORPUS_MINUTES = 4.0
+BYTES_PER_MINUTE = 2_500_000
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """From raw text to a chat, in minutes.
+
+    Attributes:
+        minutes: About how long everything takes on two processor cores.
+        seed: Decides weights, data order and every drawn token.
+        vocab_size: Tokens of the tokenizer.
+        max_operand: Largest number of the additions that the model learns.
+        eval_problems: Held-out additions asked after each stage.
+        corpus: Where the text comes from.
+        model: The shape of the model.
+        num_sums: Additions shown in fine-tuning.
+        num_docstrings: Questions about the standard library shown in fine-tuning.
+    """
+
+    minutes: float = 10.0
+    seed: int = 0
+    vocab_size: int = 2048
+    max_operand: int = 99
+    eval_problems: int = 500
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    model: ModelShape = field(
+        default_factory=lambda: ModelShape(
+            dim=256, num_layers=4, num_heads=4, num_kv_heads=2, context_length=512
+        )
+    )
+    num_sums: int = 7000
+    num_docstrings: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.minutes < MIN_MINUTES:
+            raise ConfigError(
+                f"minutes is {self.minutes}", fix=f"give at least {MIN_MINUTES}, such as 2"
+            )
+        if self.eval_problems < 1:
+            raise ConfigError(f"eval_problems is {self.eval_problems}; at least 1 is needed")
+
+
+def corpus(config: QuickstartConfig) -> CorpusConfig:
+    """Return the corpus: whole, or cut for a very short run."""
+    if config.minutes >= WHOLE_CORPUS_MINUTES or config.corpus.max_bytes is not None:
+        return config.corpus
+    return replace(config.corpus, max_bytes=int(BYTES_PER_MINUTE * config.minutes))
+
+
+def pretrain(config: QuickstartConfig) -> PretrainConfig:
+    """Return the pre-training step."""
+    return PretrainConfig(
+        model=config.model,
+        minutes=config.minutes * PRETRAIN_SHARE,
+        sequence_length=256,
+        tokens_per_step=4096,
+        sample_interval_s=30.0,
+        eval_interval_s=max(10.0, config.minutes * 6.0),
+        seed=config.seed,
+        optimizer=OptimizerConfig(lr=3e-3, matrix_lr=1e-2),
+        schedule=ScheduleConfig(kind="wsd", warmup_steps=20),
+    )
+
+
+def sft(config: QuickstartConfig) -> SFTConfig:
+    """Return the fine-tuning step."""
+    return SFTConfig(
+        epochs=None,
+        minutes=config.minutes * SFT_SHARE,
+        sequence_length=256,
+        tokens_per_step=4096,
+        seed=config.seed,
+        precision="fp32",
+        optimizer=OptimizerConfig(lr=1e-3, matrix_lr=5e-3, weight_decay=0.0),
+        schedule=ScheduleConfig(kind="linear", warmup_steps=10),
+    )
+
+
+def grpo(config: QuickstartConfig) -> GRPOConfig:
+    """Return the reinforcement-learning step."""
+    return GRPOConfig(
+        task="addition",
+        difficulty=config.max_operand,
+        steps=None,
+        minutes=config.minutes * GRPO_SHARE,
+        seed=config.seed,
+    )
