@@ -118,10 +118,14 @@ def _attention_cases(dtype: torch.dtype) -> list[Case]:
     for label, documents in lengths.items():
         total = sum(documents)
         q, k, v = (_random(True, dtype, total, n, 32) for n in (8, 4, 4))
-        found.append(
-            Case(PACKED_ATTENTION, label, (q, k, v, documents, 32**-0.5, None), (q, k, v))
-        )
-    for rows, context, new in ((1, 1024, 1), (64, 200, 1), (16, 1000, 1), (4, 256, 256), (4, 512, 64)):
+        found.append(Case(PACKED_ATTENTION, label, (q, k, v, documents, 32**-0.5, None), (q, k, v)))
+    for rows, context, new in (
+        (1, 1024, 1),
+        (64, 200, 1),
+        (16, 1000, 1),
+        (4, 256, 256),
+        (4, 512, 64),
+    ):
         k, v = (_random(False, dtype, 20_000, 4, 32) for _ in range(2))
         slots = torch.randint(0, 20_000 // 16, (rows, (context + 15) // 16)) * 16
         slots_BS = (slots.unsqueeze(-1) + torch.arange(16)).flatten(1)[:, :context].contiguous()

@@ -57,9 +57,7 @@ def weft_step(spec: ModelSpec, tokens_BS: np.ndarray, precision: str, optimizer:
     labels_BS[:, -1] = IGNORE
     lengths = (tokens_BS.shape[1],) * tokens_BS.shape[0]
     batch = Batch(tokens_BS.reshape(-1), labels_BS.reshape(-1), lengths)
-    return lambda: (
-        train_step(model, optimizers, [batch], objective, precision=precision) and None
-    )
+    return lambda: train_step(model, optimizers, [batch], objective, precision=precision) and None
 
 
 def hf_step(spec: ModelSpec, tokens_BS: np.ndarray, precision: str, *, fused: bool) -> Step:

@@ -74,7 +74,7 @@ def tiny_config(**changes: object) -> GRPOConfig:
 class ParityGrader:
     """Rewards answers by the parity of their length: random policies get mixed groups."""
 
-    def grade(self, problem: Problem, text: str, finish_reason: FinishReason):  # noqa: ANN201
+    def grade(self, problem: Problem, text: str, finish_reason: FinishReason):
         from weft.align.grade import Grade
 
         return Grade.CORRECT if sum(text.encode()) % 2 else Grade.WRONG

@@ -116,10 +116,12 @@ choices = st.sampled_from(
     [
         PolicyLossConfig(ratio, low, high, dual, aggregation)
         for ratio, (low, high), dual, aggregation in itertools.product(
-            ("token", "sequence"), ((0.2, 0.28), (None, None), (None, 0.1)), (None, 3.0),
+            ("token", "sequence"),
+            ((0.2, 0.28), (None, None), (None, 0.1)),
+            (None, 3.0),
             ("token", "sequence", "fixed"),
         )
-    ]  # fmt: skip
+    ]
 )
 
 

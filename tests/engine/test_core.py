@@ -87,7 +87,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert_nothing_left(self.core)
 
 
-EngineMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+EngineMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 TestEngine = EngineMachine.TestCase
 
 

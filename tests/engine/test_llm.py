@@ -13,6 +13,7 @@ from tests.engine.support import (
     tokenizer,
     tokens_of,
 )
+from weft.checkpoint.hf import save_model
 from weft.core.errors import (
     ConfigError,
     ContextLengthError,
@@ -20,6 +21,7 @@ from weft.core.errors import (
     TokenizerError,
     UnsupportedError,
 )
+from weft.engine.async_engine import AsyncEngine
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.spec import FinishReason, SamplingParams
@@ -289,3 +291,34 @@ def test_stats_count_tokens_and_times():
     assert stats.timings["time_per_output_token_s"].num_observations == 6
     assert stats.timings["end_to_end_s"].num_observations == 6
     assert stats.timings["step_tokens"].num_observations == 12
+
+
+def test_later_samples_of_a_prompt_find_it_in_the_cache():
+    llm = make_llm(max_tokens_per_step=32, num_blocks=256)
+    prompts = [list(range(start, start + 16)) for start in (10, 40)]
+    samples = llm.generate(prompts, SamplingParams(max_tokens=2, seed=1), num_samples=4)
+    assert [(s.prompt[0], s.index) for s in samples] == [
+        (start, index) for start in (10, 40) for index in range(4)
+    ]
+    assert [s.num_cached_tokens for s in samples] == [0, 12, 12, 12] * 2
+
+
+def test_one_prompt_may_be_given_without_a_list():
+    import numpy as np
+
+    llm = make_llm()
+    expected = tokens_of(llm.generate([[5, 6, 7]], GREEDY))
+    assert tokens_of(llm.generate([5, 6, 7], GREEDY)) == expected
+    assert tokens_of(llm.generate(np.array([5, 6, 7]), GREEDY)) == expected
+    assert llm.generate([], GREEDY) == []
+
+
+@pytest.mark.parametrize("loader", [LLM.load, AsyncEngine.load])
+def test_saved_folder_is_loaded_with_its_tokenizer(tmp_path, loader):
+    save_model(model(), tmp_path, tokenizer=tokenizer())
+    engine = loader(tmp_path, config=EngineConfig(num_blocks=64))
+    if isinstance(engine, AsyncEngine):
+        engine.shutdown()
+    llm = LLM(engine.core.model, engine.tokenizer, EngineConfig(num_blocks=64))
+    expected = make_llm().generate("the quick", GREEDY)
+    assert tokens_of(llm.generate("the quick", GREEDY)) == tokens_of(expected)

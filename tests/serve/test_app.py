@@ -100,6 +100,15 @@ def test_a_prompt_that_cannot_fit_gets_the_numbers(build_app: BuildApp, engine: 
     assert engine.requests == []
 
 
+def test_the_default_length_does_not_make_a_prompt_too_long(build_app: BuildApp):
+    assert (
+        Post(build_app(max_context=10))("/v1/completions", {"prompt": "a" * 9}).status_code == 200
+    )
+    assert (
+        Post(build_app(max_context=10))("/v1/completions", {"prompt": "a" * 10}).status_code == 400
+    )
+
+
 def test_the_engines_own_length_refusal_has_the_same_code(call: Post, engine: FakeEngine):
     engine.refuse = ContextLengthError("the KV cache holds 8 tokens")
     assert error_of(call("/v1/completions", {"prompt": "a"}))["code"] == "context_length_exceeded"

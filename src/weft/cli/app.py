@@ -22,6 +22,7 @@ app = App(
     version=weft.__version__,
     help="The whole LLM stack drawn from one model definition.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
     help_epilogue=_examples(
         "weft quickstart --minutes 10", "weft chat runs/quickstart/model", "weft doctor"
     ),
@@ -158,6 +159,15 @@ _add(
     "weft.cli.report:report",
     "Make report.html of a run directory.",
     "weft report runs/quickstart",
+)
+
+_add(
+    app,
+    "plan",
+    "weft.cli.plan:plan",
+    "What training a model on a cluster takes, by arithmetic.",
+    "weft plan path/to/Qwen3-8B --tokens 1e12 --devices 64",
+    "weft plan config.json --devices 256 --slurm-file train.sbatch",
 )
 
 _recipes = App(name="recipes", help="List, show and copy configurations.", help_format="plaintext")

@@ -18,7 +18,7 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
 def assemble(
-    base: ConfigT, source: str | None, overrides: Sequence[str], **given: Any
+    base: ConfigT, source: str | None, overrides: Sequence[str], /, **given: Any
 ) -> ConfigT:
     """Return ``base`` with a TOML file, then flags, then the verb's own options on top.
 
@@ -51,6 +51,19 @@ def recipe(name: str, kind: type[ConfigT] | None = None) -> Any:
             fix="`weft recipes ls` shows which verb each recipe belongs to",
         )
     return config
+
+
+# A verb's optional first argument. It must take flags too: `weft train --steps 5` has none.
+Source = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
+
+
+def split_source(
+    source: str | None, overrides: Sequence[str]
+) -> tuple[str | None, tuple[str, ...]]:
+    """Put a flag that was taken for the first argument back among the overrides."""
+    if source is not None and source.startswith("--"):
+        return None, (source, *overrides)
+    return source, tuple(overrides)
 
 
 def base_and_file(source: str | None, default: str) -> tuple[Any, str | None]:

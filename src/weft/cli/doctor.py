@@ -39,11 +39,11 @@ def doctor(*, json_output: bool = False, out: Path | None = None) -> None:
 
 def examine(*, budget_s: float = 2.0) -> dict[str, Any]:
     """Measure the machine and return facts, peaks and warnings."""
-    from weft.dist.compat import check_torch
+    from weft.dist.compat import check_torch_version
     from weft.ops.machine import configure_threads, measure_peaks
     from weft.ops.native import native_status
 
-    check_torch()
+    check_torch_version()
     num_threads = configure_threads()
     hardware = measure_peaks(budget_s)
     environment = describe_environment()

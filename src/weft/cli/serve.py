@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,9 @@ def run(
     server_config: ServerConfig,
     *,
     name: str | None = None,
+    on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Load a model and serve it until Ctrl-C or SIGTERM."""
+    """Load a model and serve it until Ctrl-C or SIGTERM; ``on_ready`` gets the URL."""
     from weft.checkpoint.hf import load_model
     from weft.engine.async_engine import AsyncEngine
     from weft.ops.machine import configure_threads
@@ -69,7 +71,7 @@ def run(
         max_context = engine.core.memory.max_context
         app = create_app(engine, tokenizer, model_name, server_config, max_context=max_context)
         console.print(engine.core.memory.text, markup=False)
-        run_server(app, server_config, on_ready=lambda url: announce(url, model_name))
+        run_server(app, server_config, on_ready=on_ready or (lambda url: announce(url, model_name)))
     finally:
         engine.close()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.cli.configs import Overrides, assemble, base_and_file
-from weft.core.console import LiveLine, console, format_bytes, format_count, format_duration
+from weft.cli.configs import Overrides, Source, assemble, base_and_file, split_source
+from weft.core.console import LiveLine, console, format_bytes, format_duration
 from weft.core.runs import RunDirectory
 
 if TYPE_CHECKING:
-    from weft.core.events import Events
+    from weft.data.corpus import Corpus
     from weft.data.shards import TokenShards
     from weft.models.decoder import Decoder
     from weft.recipes.jobs import TrainJob
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from weft.train.trainer import TrainResult
 
 
-def train(source: str | None = None, *overrides: Overrides, out: Path) -> None:
+def train(source: Source = None, *overrides: Overrides, out: Path) -> None:
     """Pre-train a model from scratch.
 
     Parameters
@@ -31,7 +32,7 @@ def train(source: str | None = None, *overrides: Overrides, out: Path) -> None:
     out
         Run folder; the same command continues an interrupted run.
     """
-    source, overrides = _split(source, overrides)
+    source, overrides = split_source(source, overrides)
     base, file = base_and_file(source, "pretrain")
     job: TrainJob = assemble(base, file, overrides)
     result = run_train(job, out)
@@ -65,7 +66,7 @@ def run_train(job: TrainJob, out: Path, *, hardware: HardwareSpec | None = None)
         )
 
 
-def tokenize(corpus, tokenizer: Tokenizer, folder: Path) -> dict[str, TokenShards]:  # noqa: ANN001
+def tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> dict[str, TokenShards]:
     """Tokenize a corpus with a live line; complete shards are reused."""
     from weft.data.corpus import tokenize_corpus
 
@@ -92,29 +93,20 @@ def check_memory(job: TrainJob, vocab_size: int, hardware: HardwareSpec) -> None
     )
 
 
-def text_sampler(tokenizer: Tokenizer, prompt: str, *, max_tokens: int = 48):  # noqa: ANN201
-    """Return the function that shows how the model continues ``prompt``."""
+def text_sampler(
+    tokenizer: Tokenizer, prompt: str, *, max_tokens: int = 48
+) -> Callable[[Decoder], str]:
+    """Return the function that shows how the model continues ``prompt`` at a document's start."""
     from weft.engine.config import EngineConfig
     from weft.engine.llm import LLM
     from weft.spec import SamplingParams
 
     sampling = SamplingParams(max_tokens=max_tokens, temperature=0.7, top_p=0.95, seed=0)
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    tokens = [*begin, *tokenizer.encode(prompt)]
 
     def sample(model: Decoder) -> str:
         llm = LLM(model, tokenizer, EngineConfig(max_num_sequences=1))
-        return prompt + llm.generate([prompt], sampling)[0].text
+        return prompt + llm.generate(tokens, sampling)[0].text
 
     return sample
-
-
-def announce_size(model: Decoder, events: Events) -> None:
-    """Record and show how large a model is."""
-    events.emit("model", num_parameters=model.num_parameters)
-    console.print(f"{format_count(model.num_parameters)} parameters")
-
-
-def _split(source: str | None, overrides: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """A leading flag is no recipe: cyclopts hands it over in the place of one."""
-    if source is not None and source.startswith("--"):
-        return None, (source, *overrides)
-    return source, overrides

@@ -16,8 +16,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
+import torch
+
+from weft.checkpoint.hf import load_model
 from weft.core.errors import ResourceError
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
@@ -66,6 +70,34 @@ class AsyncEngine:
         self._heartbeat_s = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="weft-engine", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        config: EngineConfig | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> AsyncEngine:
+        """Load a Hugging Face folder and start serving it."""
+        path = Path(path)
+        tokenizer = Tokenizer.load(path)
+        return cls(load_model(path, dtype=dtype, device=device), tokenizer, config)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; safe to use from any thread."""
+        return self.core.tokenizer
+
+    @property
+    def context_limit(self) -> int:
+        """Most tokens one sequence can reach, prompt and output together."""
+        return self.core.context_limit
+
+    def now(self) -> float:
+        """Return the engine's time in seconds: what ``arrival_s`` and ``deadline_s`` refer to."""
+        return self.core.clock.now()
 
     # What coroutines call.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import cast
 
@@ -128,12 +129,19 @@ class LLM:
         """
         token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
         params = _per_prompt(sampling, len(token_lists))
+        num_prompts = len(token_lists)
+        # First samples of all prompts go first: later ones then find their prompts in the cache.
         requests = [
             self._request(tokens, prompt_params, sample)
+            for sample in range(num_samples)
             for tokens, prompt_params in zip(token_lists, params, strict=True)
+        ]
+        streams = self._run(requests, on_delta)
+        return [
+            streams[sample * num_prompts + prompt].completion()
+            for prompt in range(num_prompts)
             for sample in range(num_samples)
         ]
-        return [stream.completion() for stream in self._run(requests, on_delta)]
 
     def chat(
         self, messages: str | Sequence[Message], sampling: SamplingParams | None = None
@@ -239,8 +247,8 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """Tell one prompt from several: a text or a run of numbers is one."""
     if isinstance(prompts, str):
         return [prompts]
-    if all(isinstance(item, int) for item in prompts):
-        return [cast(Sequence[int], prompts)] if prompts else []
+    if len(prompts) > 0 and all(isinstance(item, Integral) for item in prompts):
+        return [cast(Sequence[int], prompts)]
     return list(cast(Sequence[Prompt], prompts))
 
 

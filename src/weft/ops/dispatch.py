@@ -22,7 +22,7 @@ class Tolerance:
 
     Attributes:
         rtol: Relative to the reference's element.
-        atol: Absolute, for elements near zero.
+        atol: For elements near zero, relative to the reference's largest element, at least 1.
     """
 
     rtol: float

@@ -7,6 +7,7 @@
 - ``memory.py``      the ledger: weights, gradients, optimizer, activations, logits, KV cache. The
   trainer's out-of-memory guard and the engine's block count read the same ledger.
 - ``training.py``    step time, tokens per second and duration of a training run.
+- ``cluster.py``     a training run on many devices: FLOPs, days, sharded state.
 - ``simulate.py``    the engine's own serving loop on a virtual clock with a runner that only
   knows how long a step takes.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weft.align.grpo_config import GRPOConfig
 from weft.core.errors import ConfigError
+from weft.evals.harness import EvalConfig
 from weft.spec import ModelShape
 from weft.train.pretrain import PretrainConfig
 from weft.train.sft import SFTConfig
@@ -97,3 +98,21 @@ class GRPOJob(GRPOConfig):
 def grpo() -> GRPOJob:
     """Return the recipe of GRPO on two-digit additions."""
     return GRPOJob()
+
+
+@dataclass(frozen=True)
+class EvalJob(EvalConfig):
+    """Measure a model.
+
+    Attributes:
+        model: Folder of the model.
+        corpus: Folder written by `weft data build`; its held-out part gives bits per byte.
+    """
+
+    model: Path = Path("runs/quickstart/model")
+    corpus: Path | None = None
+
+
+def evaluation() -> EvalJob:
+    """Return the recipe of the built-in evaluations."""
+    return EvalJob()

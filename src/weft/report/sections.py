@@ -120,7 +120,7 @@ def evaluation(results: Mapping[str, Any]) -> str:
         rows.append(
             (
                 f"{row['task']}: {row['metric']}",
-                _number(row["value"]),
+                _number(row["score"]),
                 " to ".join(_number(x) for x in interval if x != ""),
                 row.get("n", ""),
             )

@@ -1,6 +1,6 @@
 """Floor 8: the HTTP server that speaks OpenAI's protocol in front of an engine.
 
-``create_app(engine, tokenizer, model_name)`` builds a Starlette application and
+``create_engine_app(engine, tokenizer, model_name)`` builds a Starlette application and
 ``run_server`` runs it; everything between the socket and the engine lives here.
 
 - ``backend``: what the server needs of an engine, as protocols; the engine never imports us.
@@ -14,7 +14,8 @@
 - ``limits``: configuration, body size, API key, host and content-type checks.
 - ``pages``: static files with a strict content-security policy (the folder is passed in,
   because the web page is on a higher floor).
-- ``app``, ``server``: putting it together and running it until a signal drains it.
+- ``service``: the state the endpoints share; ``app``, ``local``: an application around any engine
+  and around one of this process; ``server``: running it until a signal drains it.
 
 pydantic is used at this edge only; Starlette and uvicorn are used nowhere else in weft.
 """

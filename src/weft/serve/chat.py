@@ -25,13 +25,16 @@ class ChatEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         service = self._service
+        arrival_s = service.metrics.clock()
         body = parse(ChatBody, await read_json(request, service.config))
         service.check_model(body.model)
         sampling = body.to_sampling()
         prompt = await service.prompts.chat(body.messages)
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         head = service.head("chatcmpl", kind)
-        starting = service.start(body, [prompt], sampling, head["id"], param="messages")
+        starting = service.start(
+            body, [prompt], sampling, head["id"], param="messages", arrival_s=arrival_s
+        )
         generation = await until_disconnect(request, starting)
         headers = {"X-Request-Id": head["id"]}
         if body.stream:

@@ -25,11 +25,14 @@ class CompletionEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         service = self._service
+        arrival_s = service.metrics.clock()
         body = parse(CompletionBody, await read_json(request, service.config))
         service.check_model(body.model)
         prompts = await service.prompts.completion(body.prompt)
         head = service.head("cmpl", "text_completion")
-        starting = service.start(body, prompts, body.to_sampling(), head["id"], param="prompt")
+        starting = service.start(
+            body, prompts, body.to_sampling(), head["id"], param="prompt", arrival_s=arrival_s
+        )
         generation = await until_disconnect(request, starting)
         headers = {"X-Request-Id": head["id"]}
         if body.stream:

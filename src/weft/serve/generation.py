@@ -63,10 +63,10 @@ class Generation:
     sibling failed) is aborted in the engine.
     """
 
-    def __init__(self, engine: Engine, metrics: ServerMetrics) -> None:
+    def __init__(self, engine: Engine, metrics: ServerMetrics, arrival_s: float) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._arrival_s = metrics.clock()
+        self._arrival_s = arrival_s
         self.choices: list[Choice] = []
 
     async def __aenter__(self) -> Generation:

@@ -21,11 +21,7 @@ def create_engine_app(
     *,
     web_folder: Path | None = None,
 ) -> Starlette:
-    """Build the application of an ``AsyncEngine``; chat needs a tokenizer with a chat template.
-
-    Raises:
-        TokenizerError: the tokenizer does not fit the model (raised by the engine before this).
-    """
+    """Build the application of an ``AsyncEngine``; chat needs a tokenizer with a chat template."""
     has_template = tokenizer.chat_template is not None
     return create_app(
         engine,

@@ -10,7 +10,6 @@ from starlette.concurrency import run_in_threadpool
 from weft.core.errors import ContextLengthError, RequestError, UnsupportedError
 from weft.serve.backend import Tokenizer
 from weft.serve.protocol import MessageBody
-from weft.spec.sampling import SamplingParams
 
 Prompt = tuple[int, ...]
 CompletionPrompt = str | list[str] | list[int] | list[list[int]]
@@ -80,14 +79,14 @@ class PromptReader:
                     param=param,
                 )
 
-    def check_fit(self, tokens: Prompt, sampling: SamplingParams, *, param: str) -> None:
-        """Refuse a prompt that leaves no room for the tokens asked for.
+    def check_fit(self, tokens: Prompt, num_asked: int | None, *, param: str) -> None:
+        """Refuse a prompt that leaves no room for the tokens asked for; unasked, for one.
 
         Raises:
             ContextLengthError: with the prompt's length, the wanted length and the limit.
         """
         limit, length = self.max_context, len(tokens)
-        wanted = 1 if sampling.max_tokens is None else sampling.max_tokens
+        wanted = 1 if num_asked is None else num_asked
         if length + wanted <= limit:
             return
         message = (

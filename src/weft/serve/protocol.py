@@ -63,6 +63,7 @@ class SamplingBody(Body):
 
     model: str | None = None
     n: int = 1
+    max_tokens: int | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = SamplingParams.temperature
@@ -104,6 +105,11 @@ class SamplingBody(Body):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def num_asked_tokens(self) -> int | None:
+        """The length the client itself has set."""
+        return self.max_tokens
+
     def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Return the engine's parameters.
 
@@ -135,7 +141,6 @@ class CompletionBody(SamplingBody):
     prompt: str | list[str] | list[int] | list[list[int]] = Field(
         description="a text, a list of texts, a list of token ids or a list of such lists"
     )
-    max_tokens: int | None = None
     logprobs: int | None = None
 
     def to_sampling(self) -> SamplingParams:
@@ -168,10 +173,15 @@ class ChatBody(SamplingBody):
     """``POST /v1/chat/completions``."""
 
     messages: list[MessageBody]
-    max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int | None = None
+
+    @property
+    def num_asked_tokens(self) -> int | None:
+        """The length the client itself has set, under the new name or the old one."""
+        new = self.max_completion_tokens
+        return self.max_tokens if new is None else new
 
     def to_sampling(self) -> SamplingParams:
         """Return the engine's parameters."""
@@ -181,10 +191,8 @@ class ChatBody(SamplingBody):
                 fix="set logprobs to true",
                 param="top_logprobs",
             )
-        limit = self.max_completion_tokens
-        if limit is None:
-            limit = self.max_tokens
-        elif self.max_tokens not in (None, limit):
+        limit = self.num_asked_tokens
+        if self.max_tokens not in (None, limit):
             raise RequestError(
                 f"max_tokens is {self.max_tokens} and max_completion_tokens is {limit}",
                 fix="send only max_completion_tokens",

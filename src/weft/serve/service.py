@@ -96,8 +96,9 @@ class Service:
         request_id: str,
         *,
         param: str,
+        arrival_s: float,
     ) -> Generation:
-        """Submit every prompt ``n`` times.
+        """Submit every prompt ``n`` times; ``param`` names the field that holds the prompt.
 
         Raises:
             RequestError: too many choices, a prompt that cannot fit, a full queue.
@@ -106,7 +107,7 @@ class Service:
         self.check_alive()
         self._check_choices(body.n, len(prompts))
         for tokens in prompts:
-            self.prompts.check_fit(tokens, sampling, param=param)
+            self.prompts.check_fit(tokens, body.num_asked_tokens, param=param)
         requests = [
             (
                 index,
@@ -122,7 +123,7 @@ class Service:
             for index, tokens in enumerate(prompts)
             for sequence in range(body.n)
         ]
-        generation = Generation(self.engine, self.metrics)
+        generation = Generation(self.engine, self.metrics, arrival_s)
         await generation.submit(requests)
         return generation
 

@@ -19,8 +19,8 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._weights = dict(learnt_parameters(model))
-        self.averages = {name: p.detach().clone() for name, p in self._weights.items()}
+        self._weights: dict[str, Tensor] = dict(learnt_parameters(model))
+        self.averages = {name: w.detach().clone() for name, w in self._weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:

@@ -176,9 +176,7 @@ def _rates(group: dict[str, Any], found_inf: Tensor | None) -> _Rates:
         skip = found_inf != 0
         lr = torch.where(skip, 0.0, group["lr"])
     decay = 1 - lr * group["weight_decay"]
-    return _Rates(
-        lr, decay, group["momentum"], group["nesterov"], group["num_iterations"], skip
-    )
+    return _Rates(lr, decay, group["momentum"], group["nesterov"], group["num_iterations"], skip)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

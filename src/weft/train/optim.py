@@ -82,7 +82,7 @@ class Optimizers:
         self, parts: Sequence[torch.optim.Optimizer], names: Mapping[nn.Parameter, str]
     ) -> None:
         self.parts = list(parts)
-        self._names = dict(names)
+        self._names: dict[Tensor, str] = {**names}
         self._peak_lrs = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     @property
@@ -192,22 +192,24 @@ def build_optimizer(
     ]
     if config.name != "muon_adamw":
         return Optimizers([_build_torch(config.name, [matrices, *others], config)], names)
-    muon = Muon(
-        kinds.matrices,
-        lr=matrix_lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        num_iterations=config.muon_iterations,
-        merged_rows=merged_rows(model),
-        dtype=orthogonalize_dtype,
-    ) if kinds.matrices else None
+    muon = (
+        Muon(
+            kinds.matrices,
+            lr=matrix_lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            num_iterations=config.muon_iterations,
+            merged_rows=merged_rows(model),
+            dtype=orthogonalize_dtype,
+        )
+        if kinds.matrices
+        else None
+    )
     adamw = _build_torch("adamw", others, config) if any(g["params"] for g in others) else None
     return Optimizers([part for part in (muon, adamw) if part is not None], names)
 
 
-def _group(
-    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
-) -> dict[str, Any]:
+def _group(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
     return {"params": list(parameters), "lr": lr, "weight_decay": weight_decay}
 
 
@@ -228,9 +230,7 @@ def _rprop(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim
 _TORCH_RULES: dict[
     str, Callable[[list[dict[str, Any]], OptimizerConfig], torch.optim.Optimizer]
 ] = {
-    "adamw": lambda g, c: torch.optim.AdamW(
-        g, betas=(c.beta1, c.beta2), eps=c.eps, fused=True
-    ),
+    "adamw": lambda g, c: torch.optim.AdamW(g, betas=(c.beta1, c.beta2), eps=c.eps, fused=True),
     "adam": lambda g, c: torch.optim.Adam(g, betas=(c.beta1, c.beta2), eps=c.eps, fused=True),
     "nadam": lambda g, c: torch.optim.NAdam(g, betas=(c.beta1, c.beta2), eps=c.eps),
     "radam": lambda g, c: torch.optim.RAdam(g, betas=(c.beta1, c.beta2), eps=c.eps),
@@ -241,7 +241,5 @@ _TORCH_RULES: dict[
     "asgd": lambda g, c: torch.optim.ASGD(g),
     "sgd": lambda g, c: torch.optim.SGD(g, fused=True),
     "momentum": lambda g, c: torch.optim.SGD(g, momentum=c.momentum, fused=True),
-    "nesterov": lambda g, c: torch.optim.SGD(
-        g, momentum=c.momentum, nesterov=True, fused=True
-    ),
+    "nesterov": lambda g, c: torch.optim.SGD(g, momentum=c.momentum, nesterov=True, fused=True),
 }

@@ -52,8 +52,9 @@ def rprop(p: Tensor, g: Tensor, state: State, t: int, *, lr: float) -> Tensor:
     """
     step = state.get("step", torch.full_like(p, lr))
     sign = (g * state.get("g", torch.zeros_like(g))).sign()
-    factor = torch.where(sign > 0, 1.2, torch.where(sign < 0, 0.5, 1.0))
-    state["step"] = (step * factor).clamp(1e-6, 50.0)
+    grown, shrunk = step * 1.2, step * 0.5
+    step = torch.where(sign > 0, grown, torch.where(sign < 0, shrunk, step))
+    state["step"] = step.clamp(1e-6, 50.0)
     state["g"] = torch.where(sign < 0, 0.0, g)
     return p - state["g"].sign() * state["step"]
 

@@ -65,8 +65,11 @@ def run_pretrain(
 
     Raises:
         Interrupted: Ctrl-C; the same call continues.
-        TokenizerError: shards and tokenizer do not belong together.
+        DataError: shards and tokenizer do not belong together.
     """
+    for shards in (train, heldout):
+        if shards is not None:
+            shards.check_tokenizer(tokenizer.fingerprint)
     spec = config.model.build(
         tokenizer.vocab_size,
         bos_id=tokenizer.bos_id,

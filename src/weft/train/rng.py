@@ -38,6 +38,12 @@ def restore_random_state(state: Mapping[str, Tensor]) -> None:
                 torch.cuda.set_rng_state(state[f"torch_cuda_{index}"], index)
 
 
+def seed_random_state(seed: int) -> None:
+    """Start every generator anew from one seed."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+
+
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
     """Leave the random state as it was found, so that sampling does not change training."""

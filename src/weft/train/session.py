@@ -57,9 +57,7 @@ class Session:
         self._clock = _Clock(state.elapsed_s)
 
     @classmethod
-    def resume(
-        cls, model: Decoder, config: LoopConfig, checkpoint: TrainingCheckpoint
-    ) -> Session:
+    def resume(cls, model: Decoder, config: LoopConfig, checkpoint: TrainingCheckpoint) -> Session:
         """Continue from a checkpoint.
 
         Raises:
@@ -94,8 +92,8 @@ class Session:
         }
         if self.average is not None:
             tensors["average"] = self.average.averages
-        counters = dataclasses.asdict(self.state)
-        del counters["step"]
+        counters: dict[str, Any] = {**dataclasses.asdict(self.state)}
+        del counters["step"]  # the checkpoint's own
         if counters["loss"] is not None and not math.isfinite(counters["loss"]):
             counters["loss"] = None  # JSON has no NaN
         state: dict[str, Any] = {"train": counters}

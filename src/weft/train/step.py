@@ -59,9 +59,7 @@ def train_step(
         sums = _add(sums, terms)
     loss_sum, count = sums.pop("loss_sum"), sums.pop("count").to(sums_device(optimizers))
     gradients = [p.grad for p in optimizers.parameters if p.grad is not None]
-    norm, found_inf = scale_and_clip(
-        gradients, divisor=count * loss_scale, max_norm=max_grad_norm
-    )
+    norm, found_inf = scale_and_clip(gradients, divisor=count * loss_scale, max_norm=max_grad_norm)
     optimizers.step(found_inf)
     optimizers.zero_grad()
     if scaler is not None:

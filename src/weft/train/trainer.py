@@ -24,7 +24,7 @@ from weft.train.loop_config import LoopConfig
 from weft.train.metrics import Meter, status_line
 from weft.train.objective import Objective
 from weft.train.precision import check_precision
-from weft.train.rng import preserved_random_state
+from weft.train.rng import preserved_random_state, seed_random_state
 from weft.train.session import Session, TrainState
 from weft.train.signals import StopRequest
 from weft.train.step import train_step
@@ -120,7 +120,11 @@ class Trainer:
         """
         config = self.config
         settings = arithmetic(deterministic=config.deterministic, num_threads=config.num_threads)
-        with settings, CheckpointStore(self.folder, keep=config.keep_checkpoints) as store:
+        with (
+            settings,
+            preserved_random_state(),
+            CheckpointStore(self.folder, keep=config.keep_checkpoints) as store,
+        ):
             session = self._begin(store, events)
             with StopRequest() as stop, LiveLine(self.title, total=1.0) as line:
                 self._loop(session, store, stop, events, line)
@@ -145,6 +149,7 @@ class Trainer:
             events.emit("note", text=problem)
         checkpoint = store.load_latest()
         if checkpoint is None:
+            seed_random_state(self.config.seed)
             state = TrainState(precision=self._choose_precision(events))
             return Session(self.model, self.config, state)
         events.emit("note", text=f"continued from step {checkpoint.step}")

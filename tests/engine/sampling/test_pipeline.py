@@ -156,6 +156,15 @@ MIXED = [
 ]
 
 
+@pytest.fixture(params=[1, 2])
+def num_threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("num_threads")
 def test_row_gives_the_same_bits_alone_and_in_any_batch():
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.standard_normal((len(MIXED), 50_000)).astype(np.float32) * 4)

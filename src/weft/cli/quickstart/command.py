@@ -115,11 +115,10 @@ def _closing_words(summary: dict[str, Any], out: Path) -> None:
         f"{out / 'report.html'}\n",
         ("model   ", "bold"),
         f"{out / 'model'}   (a Hugging Face folder)\n\nNext:\n",
-        "  a real checkpoint   weft serve path/to/Qwen3-0.6B --dtype bfloat16\n",
-        "  a larger run        weft recipes cp pretrain-10m big.toml && weft train big.toml "
+        "  a real checkpoint   weft serve path/to/Qwen3-0.6B\n",
+        "  a run on a GPU      weft train pretrain-10m --device cuda "
         f"--corpus {out / 'corpus'} --tokenizer {out / 'tokenizer'} --out runs/big\n",
-        "  talk here           ",
-        f'weft chat {out / "model"} "What is 17 + 25?"',
+        "  a cluster plan      weft plan path/to/Qwen3-8B --tokens 1e12 --devices 64\n",
     )
     console.print(Panel(words, title="done", title_align="left"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from weft.data.tasks.task import demonstration, sample
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.evals.exact_match import exact_match
-from weft.evals.perplexity import evaluate_shards
+from weft.evals.perplexity import measure_perplexity
+from weft.models.decoder import Decoder
 from weft.plan.figure import Figure
 from weft.plan.memory import training_memory
 from weft.plan.parameters import count_parameters
@@ -224,19 +226,21 @@ class Steps:
             *itertools.islice(docstrings, self.config.num_docstrings),
         ]
 
-    def _exact_match(self, model: Any) -> Result:
+    def _exact_match(self, model: Decoder) -> Result:
         problems = sample(self._task(), "test", count=self.config.eval_problems)
         llm = LLM(model, self._tokenizer(), EngineConfig(kv_tokens=2**15, max_num_sequences=512))
-        score = exact_match(llm, self._task(), problems, max_tokens=8)
+        found = exact_match(llm, self._task(), problems, max_tokens=8)
+        low, high = found.interval.low, found.interval.high
         console.print(
-            f"exact match on {score.n} held-out additions: {score.value:.1%} "
-            f"(95 % interval {score.low:.1%} to {score.high:.1%})"
+            f"exact match on {found.n} held-out additions: {found.score:.1%} "
+            f"(95 % interval {low:.1%} to {high:.1%})"
         )
-        return {"value": score.value, "low": score.low, "high": score.high, "n": score.n}
+        return {"value": found.score, "low": low, "high": high, "n": found.n}
 
-    def _bits_per_byte(self, model: Any) -> Result:
+    def _bits_per_byte(self, model: Decoder) -> Result:
         heldout = TokenShards(self.folder / "shards" / "heldout")
-        score = evaluate_shards(model, heldout)
+        window = recipe.pretrain(self.config).sequence_length
+        score = measure_perplexity(model, heldout, window=window, stride=window // 2)
         console.print(f"held-out bits per byte: {score.bits_per_byte:.3f}")
         return {"bits_per_byte": score.bits_per_byte, "perplexity": score.perplexity}
 
@@ -253,11 +257,11 @@ class Steps:
         console.print(table("", ("prediction", "value", "80 % interval", "grade"), cells))
 
 
-def chat_sampler(tokenizer: Tokenizer):  # noqa: ANN201
+def chat_sampler(tokenizer: Tokenizer) -> Callable[[Decoder], str]:
     """Return the function that shows how the model answers one question."""
     from weft.spec import SamplingParams
 
-    def answer(model: Any) -> str:
+    def answer(model: Decoder) -> str:
         llm = LLM(model, tokenizer, EngineConfig(max_num_sequences=1))
         text = llm.chat(CHAT_PROMPT, SamplingParams(max_tokens=24, temperature=0.0)).text
         return f"{CHAT_PROMPT} -> {text!r}"

@@ -25,13 +25,15 @@ def accepts(
     window: int | None,
 ) -> bool:
     """Return whether the C kernel can read these tensors and is the faster way."""
-    del layout, scale, window
+    del scale, window
     return (
         is_plain(q_TNH)
         and is_plain(k_SKH)
         and is_plain(v_SKH)
         and k_SKH.dtype == v_SKH.dtype
         and q_TNH.stride(2) == 1
+        and layout.slots_BS.is_cpu
+        and layout.slots_BS.stride(1) == 1
         and k_SKH.is_contiguous()
         and v_SKH.is_contiguous()
         and q_TNH.shape[2] <= MAX_HEAD_WIDTH
@@ -61,8 +63,8 @@ def paged_attention(
     library.functions.weft_paged_attention(
         q_TNH.data_ptr(), k_SKH.data_ptr(), v_SKH.data_ptr(), out_TNH.data_ptr(),
         slots_BS.data_ptr(), layout.tokens_T.data_ptr(), layout.rows_T.data_ptr(),
-        layout.positions_T.data_ptr(), num_tokens, num_heads, num_kv_heads, width, slots_BS.stride(0),
-        q_TNH.stride(0), q_TNH.stride(1), window or 0, scale,
+        layout.positions_T.data_ptr(), num_tokens, num_heads, num_kv_heads, width,
+        slots_BS.stride(0), q_TNH.stride(0), q_TNH.stride(1), window or 0, scale,
         TYPE_CODES[q_TNH.dtype], TYPE_CODES[k_SKH.dtype], num_threads(work),
     )  # fmt: skip
     return out_TNH

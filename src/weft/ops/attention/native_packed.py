@@ -85,7 +85,9 @@ class _Packed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TNH: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad_TNH: Tensor
+    ) -> tuple[Tensor | None, ...]:
         q_TNH, k_TKH, v_TKH, out_TNH, lse_TN, starts = ctx.saved_tensors
         library = _library()
         if grad_TNH.stride(2) != 1:

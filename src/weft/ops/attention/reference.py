@@ -20,9 +20,7 @@ def packed_attention(
     window: int | None,
 ) -> Tensor:
     """Attend causally within each document of a packed batch."""
-    documents = zip(
-        q_TNH.split(lengths), k_TKH.split(lengths), v_TKH.split(lengths), strict=True
-    )
+    documents = zip(q_TNH.split(lengths), k_TKH.split(lengths), v_TKH.split(lengths), strict=True)
     return torch.cat([dense_attention(q, k, v, scale, window) for q, k, v in documents])
 
 

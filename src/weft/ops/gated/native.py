@@ -38,7 +38,7 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TF: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_TF: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         (gate_up_T2F,) = ctx.saved_tensors
         library = load_library()
         assert library is not None

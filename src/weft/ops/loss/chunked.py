@@ -28,56 +28,78 @@ def linear_cross_entropy(
     hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_size: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Return (summed negative log-likelihood, number of labels that count)."""
-    hidden_TD, weight_VD = _compute_types(hidden_TD, weight_VD)
+    dtype = _compute_type(hidden_TD)
+    labels_T = labels_T.contiguous()
     count = (labels_T != ignore_index).sum()
-    arguments = (hidden_TD, weight_VD, labels_T.contiguous(), chunk_size, ignore_index)
     if needs_grad(hidden_TD, weight_VD):
-        return _CrossEntropy.apply(*arguments), count  # pyrefly: ignore
-    return _cross_entropy(*arguments, _Gradients(hidden_TD, weight_VD, False, False)), count
+        loss = _CrossEntropy.apply(hidden_TD, weight_VD, labels_T, chunk_size, ignore_index, dtype)
+        return loss, count  # pyrefly: ignore
+    hidden_TD, weight_VD = hidden_TD.to(dtype), weight_VD.to(dtype)
+    gradients = _Gradients(hidden_TD, weight_VD, False, False)
+    return _cross_entropy(labels_T, chunk_size, ignore_index, gradients), count
 
 
 def linear_log_probs(
     hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, temperature: float, chunk_size: int
 ) -> Tensor:
     """Return the log-probability of each target under softmax(logits / temperature)."""
-    hidden_TD, weight_VD = _compute_types(hidden_TD, weight_VD)
-    arguments = (hidden_TD, weight_VD, targets_T.contiguous(), 1.0 / temperature, chunk_size)
+    dtype, scale = _compute_type(hidden_TD), 1.0 / temperature
+    targets_T = targets_T.contiguous()
     if needs_grad(hidden_TD, weight_VD):
-        return _LogProbs.apply(*arguments)  # pyrefly: ignore
-    return _log_probs(*arguments)[0]
+        return _LogProbs.apply(  # pyrefly: ignore
+            hidden_TD, weight_VD, targets_T, scale, chunk_size, dtype
+        )
+    return _log_probs(hidden_TD.to(dtype), weight_VD.to(dtype), targets_T, scale, chunk_size)[0]
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk: int, ignore: int
+        ctx: Any,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        labels_T: Tensor,
+        chunk: int,
+        ignore: int,
+        dtype: torch.dtype,
     ) -> Tensor:
-        gradients = _Gradients(hidden_TD, weight_VD, *ctx.needs_input_grad[:2])
-        loss = _cross_entropy(hidden_TD, weight_VD, labels_T, chunk, ignore, gradients)
-        ctx.save_for_backward(*gradients.results())
+        gradients = _Gradients(hidden_TD.to(dtype), weight_VD.to(dtype), *ctx.needs_input_grad[:2])
+        loss = _cross_entropy(labels_T, chunk, ignore, gradients)
+        ctx.save_for_backward(*gradients.results(hidden_TD.dtype, weight_VD.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         # The saved tensors are scaled anew, not in place: a retained graph may come again.
         scaled = (None if t is None else t * grad.to(t.dtype) for t in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 class _LogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, scale: float, chunk: int
+        ctx: Any,
+        hidden_TD: Tensor,
+        weight_VD: Tensor,
+        targets_T: Tensor,
+        scale: float,
+        chunk: int,
+        dtype: torch.dtype,
     ) -> Tensor:
-        logp_T, lse_T, logits = _log_probs(hidden_TD, weight_VD, targets_T, scale, chunk)
-        ctx.save_for_backward(hidden_TD, weight_VD, targets_T, lse_T, logits)
-        ctx.scale, ctx.chunk = scale, chunk
+        inputs = (hidden_TD.to(dtype), weight_VD.to(dtype), targets_T)
+        logp_T, lse_T, logits = _log_probs(*inputs, scale, chunk)
+        ctx.save_for_backward(*inputs, lse_T, logits)
+        ctx.scale, ctx.chunk, ctx.types = scale, chunk, (hidden_TD.dtype, weight_VD.dtype)
         return logp_T
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad_T: Tensor
+    ) -> tuple[Tensor | None, ...]:
         hidden_TD, weight_VD, targets_T, lse_T, kept = ctx.saved_tensors
         gradients = _Gradients(hidden_TD, weight_VD, *ctx.needs_input_grad[:2])
         grad_T = grad_T.to(lse_T.dtype).contiguous()
@@ -87,7 +109,7 @@ class _LogProbs(torch.autograd.Function):
                 logits, targets_T[part], NO_TOKEN, ctx.scale, lse_T[part], grad_T[part]
             )
             gradients.add(part, logits)
-        return (*gradients.results(), None, None, None)
+        return (*gradients.results(*ctx.types), None, None, None, None)
 
 
 class _Gradients:
@@ -119,21 +141,21 @@ class _Gradients:
         else:  # a sum over many chunks would lose bits in bfloat16
             self.dweight_VD = self.dweight_VD.float().add_(torch.mm(dlogits_VC, hidden_CD))
 
-    def results(self) -> tuple[Tensor | None, Tensor | None]:
-        if self.for_weight and self.dweight_VD is None:  # no token at all
-            self.dweight_VD = torch.zeros_like(self.weight_VD)
-        dweight_VD = None if self.dweight_VD is None else self.dweight_VD.to(self.weight_VD.dtype)
-        return self.dhidden_TD, dweight_VD
+    def results(
+        self, hidden_type: torch.dtype, weight_type: torch.dtype
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return both sums in the types of the inputs they belong to."""
+        dhidden_TD, dweight_VD = self.dhidden_TD, self.dweight_VD
+        if self.for_weight and dweight_VD is None:  # no token at all
+            dweight_VD = torch.zeros_like(self.weight_VD)
+        return (
+            None if dhidden_TD is None else dhidden_TD.to(hidden_type),
+            None if dweight_VD is None else dweight_VD.to(weight_type),
+        )
 
 
-def _cross_entropy(
-    hidden_TD: Tensor,
-    weight_VD: Tensor,
-    labels_T: Tensor,
-    chunk: int,
-    ignore: int,
-    gradients: _Gradients,
-) -> Tensor:
+def _cross_entropy(labels_T: Tensor, chunk: int, ignore: int, gradients: _Gradients) -> Tensor:
+    hidden_TD, weight_VD = gradients.hidden_TD, gradients.weight_VD
     losses = []
     for part in _chunks(len(labels_T), chunk):
         logits_CV = _product(hidden_TD[part], weight_VD)
@@ -143,7 +165,7 @@ def _cross_entropy(
             minus_one_C = torch.full_like(lse_C, -1.0)
             softmax_gradient_(logits_CV, labels_T[part], ignore, 1.0, lse_C, minus_one_C)
             gradients.add(part, logits_CV)
-    return -torch.stack(losses).sum() if losses else _wide_empty(hidden_TD, 1).sum()
+    return -torch.stack(losses).sum() if losses else _wide_zeros(hidden_TD, 1).sum()
 
 
 def _log_probs(
@@ -157,16 +179,16 @@ def _log_probs(
     if len(stats) == 1:
         return stats[0][1], stats[0][0], logits_CV
     if not stats:
-        return _wide_empty(hidden_TD, 0), _wide_empty(hidden_TD, 0), None
+        return _wide_zeros(hidden_TD, 0), _wide_zeros(hidden_TD, 0), None
     return torch.cat([logp for _, logp in stats]), torch.cat([lse for lse, _ in stats]), None
 
 
-def _compute_types(hidden_TD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
-    """Cast as a linear layer would: to autocast's type inside autocast, else to hidden's."""
-    device_type, dtype = hidden_TD.device.type, hidden_TD.dtype
-    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
-    return hidden_TD.to(dtype), weight_VD.to(dtype)
+def _compute_type(hidden_TD: Tensor) -> torch.dtype:
+    """Return the type a linear layer would compute in: autocast's, else that of its input."""
+    device_type = hidden_TD.device.type
+    if hidden_TD.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return hidden_TD.dtype
 
 
 def _product(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -177,5 +199,5 @@ def _chunks(num_tokens: int, chunk: int) -> list[slice]:
     return [slice(start, start + chunk) for start in range(0, num_tokens, chunk)]
 
 
-def _wide_empty(like: Tensor, size: int) -> Tensor:
+def _wide_zeros(like: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.promote_types(like.dtype, torch.float32)).to(like.device)

@@ -45,7 +45,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad_TD: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
         x_TD, weight_D, rstd = ctx.saved_tensors
         return (*_backward(grad_TD.contiguous(), x_TD, weight_D, rstd), None)
 

@@ -48,16 +48,16 @@ def apply_rotary(x_TNH: Tensor, cos_TR: Tensor, sin_TR: Tensor, layout: str) -> 
 
 class _Rotary(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x_TNH: Tensor, cos_TR: Tensor, sin_TR: Tensor, layout: str
-    ) -> Tensor:
+    def forward(ctx: Any, x_TNH: Tensor, cos_TR: Tensor, sin_TR: Tensor, layout: str) -> Tensor:
         ctx.save_for_backward(cos_TR, sin_TR)
         ctx.layout = layout
         return _turn(x_TNH, cos_TR, sin_TR, layout, 1.0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TNH: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad_TNH: Tensor
+    ) -> tuple[Tensor, None, None, None]:
         cos_TR, sin_TR = ctx.saved_tensors
         if grad_TNH.stride(2) != 1:
             grad_TNH = grad_TNH.contiguous()

@@ -336,6 +336,8 @@ function listen() {
     scrollDown();
   });
   document.addEventListener("visibilitychange", poll);
+  // A phone's keyboard shrinks the view; the newest text stays in sight.
+  new ResizeObserver(scrollDown).observe($("scroller"));
 }
 
 function drawSuggestions() {

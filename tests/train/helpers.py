@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pytest
 
 from weft.data.batch import IGNORE, Batch
 from weft.models.decoder import Decoder
@@ -14,9 +14,9 @@ from weft.spec import ModelShape
 VOCAB_SIZE = 32
 
 
-def tiny_model(seed: int = 0, **shape: object) -> Decoder:
+def tiny_model(seed: int = 0, **shape: Any) -> Decoder:
     settings = {"dim": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "ffn_dim": 32}
-    return Decoder(ModelShape(**{**settings, **shape}).build(VOCAB_SIZE), seed=seed)  # type: ignore[arg-type]
+    return Decoder(ModelShape(**{**settings, **shape}).build(VOCAB_SIZE), seed=seed)
 
 
 def make_batch(lengths: Sequence[int], seed: int = 0) -> Batch:
@@ -29,7 +29,7 @@ def make_batch(lengths: Sequence[int], seed: int = 0) -> Batch:
 
 
 class CountingSource:
-    """Batches that count upwards modulo the vocabulary: quick to learn, a function of the index."""
+    """Documents that count upwards modulo the vocabulary: quick to learn."""
 
     def __init__(self, length: int = 8, num_documents: int = 2) -> None:
         self.length, self.num_documents = length, num_documents
@@ -37,8 +37,7 @@ class CountingSource:
 
     def batch(self, index: int) -> Batch:
         self.asked.append(index)
-        rng = np.random.default_rng(index)
-        starts = rng.integers(0, VOCAB_SIZE, self.num_documents)
+        starts = np.random.default_rng(index).integers(0, VOCAB_SIZE, self.num_documents)
         documents = [(start + np.arange(self.length)) % VOCAB_SIZE for start in starts]
         labels = [np.append(document[1:], IGNORE) for document in documents]
         return Batch(
@@ -48,6 +47,17 @@ class CountingSource:
         )
 
 
-@pytest.fixture
-def source() -> CountingSource:
-    return CountingSource()
+class Recorder:
+    """A sink that keeps events."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        self.events.append(dict(event))
+
+    def close(self) -> None:
+        pass
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["kind"] == kind]

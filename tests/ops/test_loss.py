@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from weft.ops import linear_cross_entropy, linear_log_probs
+from weft.ops.loss import rows
+from weft.ops.native.library import load_library
+
+
+def head(tokens=40, width=16, vocab=50, dtype=torch.float32, seed=0):
+    torch.manual_seed(seed)
+    hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
+    weight = torch.randn(vocab, width, dtype=dtype, requires_grad=True)
+    return hidden, weight, torch.randint(0, vocab, (tokens,))
+
+
+def test_loss_is_minus_the_sum_of_log_probs():
+    hidden, weight, targets = head()
+    loss, count = linear_cross_entropy(hidden, weight, targets, chunk_size=7)
+    torch.testing.assert_close(loss, -linear_log_probs(hidden, weight, targets).sum())
+    assert count.item() == 40
+
+
+def test_uniform_logits_cost_the_logarithm_of_the_vocabulary():
+    loss, count = linear_cross_entropy(
+        torch.zeros(3, 4), torch.randn(50, 4), torch.tensor([0, 1, 2])
+    )
+    assert (loss / count).item() == pytest.approx(3.912023, abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40, 1000])
+def test_chunks_do_not_change_the_result(chunk):
+    hidden, weight, targets = head(dtype=torch.float64)
+    whole, _ = linear_cross_entropy(hidden, weight, targets, chunk_size=40)
+    loss, _ = linear_cross_entropy(hidden, weight, targets, chunk_size=chunk)
+    torch.testing.assert_close(loss, whole)
+
+
+def test_ignored_labels_have_neither_loss_nor_gradient():
+    hidden, weight, targets = head()
+    targets[5:] = -100
+    loss, count = linear_cross_entropy(hidden, weight, targets, chunk_size=8)
+    loss.backward()
+    assert count.item() == 5
+    assert hidden.grad[5:].abs().sum() == 0
+    assert hidden.grad[:5].abs().sum() > 0
+
+
+@pytest.mark.parametrize("labels", [[], [-100, -100]])
+def test_a_batch_without_labels_has_loss_zero_and_zero_gradients(labels):
+    hidden = torch.randn(len(labels), 4, requires_grad=True)
+    weight = torch.randn(9, 4, requires_grad=True)
+    loss, count = linear_cross_entropy(hidden, weight, torch.tensor(labels, dtype=torch.int64))
+    loss.backward()
+    assert (loss.item(), count.item()) == (0.0, 0)
+    assert weight.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("bad", [-1, 50, -101])
+def test_a_target_outside_the_vocabulary_is_refused(bad):
+    hidden, weight, targets = head()
+    targets[3] = bad
+    with pytest.raises((IndexError, RuntimeError)):
+        linear_cross_entropy(hidden, weight, targets)
+
+
+def test_gradient_scales_with_the_upstream_gradient_and_survives_a_second_pass():
+    hidden, weight, targets = head()
+    loss, _ = linear_cross_entropy(hidden, weight, targets, chunk_size=16)
+    (loss / 8).backward(retain_graph=True)
+    first = hidden.grad.clone()
+    hidden.grad = None
+    (loss / 2).backward()
+    torch.testing.assert_close(hidden.grad, 4 * first)
+
+
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_log_probs_survive_a_second_backward_pass(chunk):
+    hidden, weight, targets = head()
+    logp = linear_log_probs(hidden, weight, targets, chunk_size=chunk)
+    one = torch.autograd.grad(logp.sum(), (hidden, weight), retain_graph=True)
+    two = torch.autograd.grad(logp.sum(), (hidden, weight))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    hidden, weight, targets = head()
+    loss, _ = linear_cross_entropy(hidden, weight.detach(), targets, chunk_size=16)
+    loss.backward()
+    assert hidden.grad is not None
+    frozen = linear_cross_entropy(hidden.detach(), weight.detach(), targets)[0]
+    assert not frozen.requires_grad
+
+
+def test_whole_logits_are_never_kept():
+    hidden, weight, targets = head(tokens=512, vocab=1000)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
+        linear_cross_entropy(hidden, weight, targets, chunk_size=32)
+        linear_log_probs(hidden, weight, targets, chunk_size=32)
+    assert max(kept) < 32 * 1000
+
+
+def test_autocast_computes_in_bfloat16_and_adds_weight_gradients_in_float32():
+    hidden, weight, targets = head(tokens=400, width=32, vocab=300)
+    exact = torch.autograd.grad(
+        linear_cross_entropy(hidden, weight, targets, chunk_size=16)[0], (hidden, weight)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = linear_cross_entropy(hidden, weight, targets, chunk_size=16)
+        expected = F.cross_entropy(F.linear(hidden, weight).float(), targets, reduction="sum")
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-3)
+    for got, want in zip(torch.autograd.grad(loss, (hidden, weight)), exact, strict=True):
+        assert got.dtype == torch.float32
+        assert (got - want).norm() / want.norm() < 2e-2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_numbers_reach_the_loss(bad):
+    hidden, weight, targets = head()
+    with torch.no_grad():
+        hidden[3, 0] = bad
+    assert linear_cross_entropy(hidden, weight, targets)[0].isnan()
+    assert linear_log_probs(hidden, weight, targets).isnan().nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.skipif(load_library() is None, reason="no C compiler")
+@pytest.mark.parametrize("scale", [1.0, 1.7])
+def test_row_passes_in_c_equal_those_in_torch(scale, monkeypatch):
+    torch.manual_seed(4)
+    logits, targets = torch.randn(30, 1300) * 30, torch.randint(0, 1300, (30,))
+    logits[:, 700:] -= 200.0
+    targets[4] = -100
+    row_grad = torch.randn(30)
+    results = []
+    for native in (True, False):
+        if not native:
+            monkeypatch.setattr(rows, "load_library", lambda: None)
+        lse, logp = rows.softmax_stats(logits, targets, -100, scale)
+        grad = rows.softmax_gradient_(logits.clone(), targets, -100, scale, lse, row_grad)
+        results.append((lse, logp, grad))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)

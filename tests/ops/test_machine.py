@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from weft.ops import machine
+
+
+def test_peaks_are_measured_and_say_with_how_many_threads():
+    spec = machine.measure_peaks(budget_s=0.05)
+    assert set(spec.matmul_flops) == {"float32", "bfloat16"}
+    assert min(spec.matmul_flops.values()) > 1e8
+    assert spec.memory_bandwidth > 1e8
+    assert spec.memory_bytes > 0
+    assert (spec.num_threads, spec.grade) == (torch.get_num_threads(), "measured")
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "load", "expected"), [(2, 0.0, 2), (2, 0.6, 1), (2, 9.0, 1), (16, 3.4, 13)]
+)
+def test_busy_processors_are_left_alone(num_cpus, load, expected):
+    assert machine.idle_cpus(num_cpus, load) == expected
+
+
+def test_configured_threads_are_set_and_respect_a_limit(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(machine, "available_cpus", lambda: 8)
+    monkeypatch.setattr(machine, "_load", lambda: 0.0)
+    try:
+        assert machine.configure_threads(limit=1) == 1
+        assert torch.get_num_threads() == 1
+        assert machine.configure_threads() == 8
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("fp32_s", "expected"), [(1.0, "float32"), (2.0, "bfloat16")])
+def test_precision_follows_the_measured_ratio(monkeypatch, fp32_s, expected):
+    times = iter((fp32_s, 1.0))
+    monkeypatch.setattr(machine, "_best_time", lambda run, budget_s: (run(), next(times))[1])
+    choice = machine.choose_precision(16, num_tokens=8)
+    assert (choice.dtype, choice.speedup) == (expected, fp32_s)
