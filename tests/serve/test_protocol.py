@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import RequestError
@@ -172,6 +172,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from([*ChatBody.model_fields, *CompletionBody.model_fields, "tools", "x"])
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(FIELDS, JSON, max_size=6))
 def test_any_json_is_parsed_or_refused_and_nothing_else_is_raised(value: dict[str, object]):
     for model in (ChatBody, CompletionBody):

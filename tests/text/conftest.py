@@ -6,14 +6,9 @@ import textwrap
 import unicodedata
 
 import pytest
-from hypothesis import settings
 
 from weft.text.tokenizer import Tokenizer
 from weft.text.train import train_bpe
-
-# A busy machine may be slow; only wrong answers fail.
-settings.register_profile("text", deadline=None)
-settings.load_profile("text")
 
 PROSE = (
     "Übung macht den Meister: 1234 Äpfel für 5,60 €, aber don't worry.\r\n"

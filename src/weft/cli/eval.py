@@ -53,7 +53,7 @@ def run_eval_job(job: EvalJob) -> EvalReport:
     tokenizer.check_model(model.spec.vocab_size)
     heldout = None
     if job.corpus is not None:
-        heldout = encode_documents(tokenizer, Corpus(job.corpus).heldout_documents())
+        heldout = encode_documents(Corpus(job.corpus).heldout_documents(), tokenizer)
     return evaluate(job, model, tokenizer, heldout=heldout)
 
 

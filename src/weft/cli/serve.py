@@ -59,21 +59,23 @@ def run(
     from weft.checkpoint.hf import load_model
     from weft.engine.async_engine import AsyncEngine
     from weft.ops.machine import configure_threads
-    from weft.serve.app import create_app
+    from weft.serve.local import create_engine_app
     from weft.serve.server import run_server
     from weft.text.tokenizer import Tokenizer
+    from weft.web import STATIC_FOLDER
 
     configure_threads()
     tokenizer = Tokenizer.load(model)
     engine = AsyncEngine(load_model(model), tokenizer, engine_config)
     try:
         model_name = name or model.resolve().name
-        max_context = engine.core.memory.max_context
-        app = create_app(engine, tokenizer, model_name, server_config, max_context=max_context)
+        app = create_engine_app(
+            engine, tokenizer, model_name, server_config, web_folder=STATIC_FOLDER
+        )
         console.print(engine.core.memory.text, markup=False)
         run_server(app, server_config, on_ready=on_ready or (lambda url: announce(url, model_name)))
     finally:
-        engine.close()
+        engine.shutdown()
 
 
 def announce(url: str, model_name: str) -> None:

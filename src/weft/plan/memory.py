@@ -91,24 +91,30 @@ def training_memory(
         gradients=4 * counts.total,
         optimizer=4 * states,
         activations=activation_bytes(spec, precision) * micro_batch_tokens,
-        logits=3 * 4 * min(micro_batch_tokens, LOGIT_ROWS) * spec.vocab_size,
+        # A chunk's scores and their gradient, and the gradient of the projection.
+        logits=4 * (2 * min(micro_batch_tokens, LOGIT_ROWS) + spec.dim) * spec.vocab_size,
     )
 
 
 def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
     """Return the bytes per token that the backward pass keeps, without recomputation.
 
-    Per layer: the two norm inputs (residual stream, float32), the inputs of the four matrix
-    products, the rotated queries and keys, the values and the merged gate and up; in bfloat16
-    autocast the inputs of products and attention take two bytes.
+    Per layer: the inputs of both norms (float32) and one number of statistics each; their outputs;
+    queries, keys and values before and keys and queries after rotation; the attention's output and
+    log-sum-exp per head; gate, up and their product. In bfloat16 everything but the residual
+    stream and the statistics takes two bytes.
     """
     small = BYTES[precision]
-    total = 4 * spec.dim * 2  # the final norm's input and output
+    rotary_dims = {layer.mixer.rotary_dim for layer in spec.layers}
+    # The final norm's input, statistics and output, positions, one pair of tables per width.
+    total = 4 * (2 * spec.dim + 1) + 8 + sum(4 * dim for dim in rotary_dims)
     for layer in spec.layers:
         mixer, ffn = layer.mixer, layer.ffn
         inner = ffn.hidden_dim * (2 if ffn.gated else 1)
-        total += 4 * 2 * spec.dim
-        total += small * (2 * spec.dim + 2 * mixer.query_dim + 2 * mixer.kv_dim)
+        rotated = mixer.query_dim + mixer.kv_dim if mixer.rotary is not None else 0
+        total += 4 * (2 * spec.dim + 2 + mixer.num_heads)
+        total += small * 2 * spec.dim
+        total += small * (2 * mixer.query_dim + 2 * mixer.kv_dim + rotated)
         total += small * (inner + ffn.hidden_dim)
     return total
 

@@ -8,7 +8,7 @@ only with a value that asks for nothing (``"tools": []``, ``"logit_bias": {}``).
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -46,6 +46,10 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
+# What tensors can hold; JSON itself has no limit.
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 class Body(BaseModel):
     """A request body: no unknown field, no coercion."""
 
@@ -62,23 +66,23 @@ class SamplingBody(Body):
     """The fields both endpoints share."""
 
     model: str | None = None
-    n: int = 1
-    max_tokens: int | None = None
+    n: Int64 = 1
+    max_tokens: Int64 | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = SamplingParams.temperature
     top_p: float = SamplingParams.top_p
-    top_k: int | None = SamplingParams.top_k
+    top_k: Int64 | None = SamplingParams.top_k
     min_p: float = SamplingParams.min_p
-    seed: int | None = None
+    seed: Int64 | None = None
     presence_penalty: float = SamplingParams.presence_penalty
     frequency_penalty: float = SamplingParams.frequency_penalty
     repetition_penalty: float = SamplingParams.repetition_penalty
     stop: str | list[str] = Field([], description="a text or a list of texts")
-    stop_token_ids: list[int] = []
+    stop_token_ids: list[Int64] = []
     ignore_eos: bool = False
-    min_tokens: int = SamplingParams.min_tokens
-    priority: int = 0
+    min_tokens: Int64 = SamplingParams.min_tokens
+    priority: Int64 = 0
     cache_salt: str = ""
     return_token_ids: bool = False
     # Names the end user to whoever reads the request; it never influences the output.
@@ -138,10 +142,10 @@ class SamplingBody(Body):
 class CompletionBody(SamplingBody):
     """``POST /v1/completions``."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] = Field(
+    prompt: str | list[str] | list[Int64] | list[list[Int64]] = Field(
         description="a text, a list of texts, a list of token ids or a list of such lists"
     )
-    logprobs: int | None = None
+    logprobs: Int64 | None = None
 
     def to_sampling(self) -> SamplingParams:
         """Return the engine's parameters."""
@@ -173,9 +177,9 @@ class ChatBody(SamplingBody):
     """``POST /v1/chat/completions``."""
 
     messages: list[MessageBody]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Int64 | None = None
     logprobs: bool = False
-    top_logprobs: int | None = None
+    top_logprobs: Int64 | None = None
 
     @property
     def num_asked_tokens(self) -> int | None:
@@ -216,7 +220,7 @@ class DetokenizeBody(Body):
     """``POST /detokenize``."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: list[Int64]
 
 
 T = TypeVar("T", bound=Body)

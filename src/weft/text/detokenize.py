@@ -9,7 +9,8 @@ from typing import Protocol
 class TokenBytes(Protocol):
     """What the detokenizer needs of a tokenizer."""
 
-    strips_first_space: bool
+    @property
+    def strips_first_space(self) -> bool: ...
 
     def token_bytes(self, id: int) -> bytes: ...
 
