@@ -34,11 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     model, tokenizer = load_model(options.model, dtype=torch.float32), Tokenizer.load(options.model)
-    num_all = model.num_parameters
     names = lora.inject(model, lora.LoRAConfig(rank=8))
-    num_learnt = sum(pair.numel() for _, pair in lora.adapter_parameters(model))
-    print(f"{len(names)} layers adapted: {num_learnt:,} parameters learn beside {num_all:,}")
-
+    print(f"{len(names)} layers adapted")
     renderer, problems = Renderer(tokenizer), Sorting().problems("train", seed=0)
     examples = [renderer.render(demonstration(p)) for p in itertools.islice(problems, 500)]
     loader = ExampleLoader(examples, tokens_per_batch=512, sequence_length=128, seed=0)

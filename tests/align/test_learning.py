@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.align.support import ENGINE, tiny_config, tiny_model, tokenizer
-from weft.align.grade import Grade
+from weft.align.grade import Grade, TaskGrader
 from weft.align.grpo import run_grpo
 from weft.core.events import Events
 from weft.data.tasks.addition import Addition
@@ -80,6 +80,8 @@ def test_shuffled_rewards_teach_nothing(tmp_path):
 
 TASK = Addition(max_operand=29)
 EXAM = sample(TASK, "test", count=150)
+# Enough to know the format and some sums; 150 steps would solve the task.
+SFT_STEPS = 90
 
 
 def exam(model):
@@ -106,9 +108,6 @@ def half_taught(folder):
     return model
 
 
-SFT_STEPS = 150
-
-
 def reinforce(folder, model, grader=None):
     config = tiny_config(
         steps=60, prompts_per_step=48, group_size=8,
@@ -116,7 +115,22 @@ def reinforce(folder, model, grader=None):
         schedule=ScheduleConfig(kind="linear", warmup_steps=3),
         engine=dataclasses.replace(ENGINE, kv_tokens=16_384, max_num_sequences=512),
     )  # fmt: skip
-    run_grpo(
-        config, model, tokenizer(), folder=folder, events=Events(), task=TASK, grader=grader
-    )
+    run_grpo(config, model, tokenizer(), folder=folder, events=Events(), task=TASK, grader=grader)
     return exam(model)
+
+
+@pytest.mark.slow
+def test_grpo_raises_held_out_exact_match_beyond_the_interval(tmp_path):
+    model = half_taught(tmp_path)
+    before = exam(model)
+    after = reinforce(tmp_path / "grpo", model)
+    # Half the width of a 95 % interval of 150 questions is at most 0.08.
+    assert after > before + 0.12
+
+
+@pytest.mark.slow
+def test_shuffled_rewards_do_not_raise_held_out_exact_match(tmp_path):
+    model = half_taught(tmp_path)
+    before = exam(model)
+    after = reinforce(tmp_path / "grpo", model, Shuffled(TaskGrader(TASK)))
+    assert after <= before + 0.03

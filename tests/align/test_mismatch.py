@@ -16,6 +16,7 @@ def test_figures_equal_an_independent_formula():
     found = measure_mismatch(TRAINER, BEHAVIOUR)
     assert found.num_tokens == 3
     assert found.max_abs == pytest.approx(math.log(4), rel=1e-6)
+    assert found.mean_abs == pytest.approx(2 * math.log(4) / 3, rel=1e-6)
     assert found.k1 == pytest.approx(0.0, abs=1e-7)
     # (0 + (1/4 - 1 + ln 4) + (4 - 1 - ln 4)) / 3
     assert found.k3 == pytest.approx(2.25 / 3, rel=1e-6)
@@ -30,7 +31,8 @@ def test_equal_log_probs_have_no_mismatch():
 
 def test_metrics_are_named_for_the_log():
     assert set(measure_mismatch(TRAINER, BEHAVIOUR).as_metrics()) == {
-        f"mismatch_{name}" for name in ("num_tokens", "max_abs", "k1", "k3", "ess", "outside_band")
+        f"mismatch_{name}"
+        for name in ("num_tokens", "max_abs", "mean_abs", "k1", "k3", "ess", "outside_band")
     }
 
 

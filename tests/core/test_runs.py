@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.core.errors import ConfigError, InputFileError
+from weft.core.errors import ConfigError, InputFileError, Interrupted
 from weft.core.events import read_events
 from weft.core.runs import RunDirectory
 
@@ -49,7 +49,12 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(KeyboardInterrupt(), "interrupted"), (ValueError("x"), "failed")]
+    ("error", "state"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (Interrupted("stopped after step 3"), "interrupted"),
+        (ValueError("x"), "failed"),
+    ],
 )
 def test_the_end_is_recorded_whatever_happens(
     tmp_path: Path, error: BaseException, state: str
@@ -62,8 +67,9 @@ def test_the_end_is_recorded_whatever_happens(
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(InputFileError, match="is a file"), RunDirectory(tmp_path / "run").open(
-        Config()
+    with (
+        pytest.raises(InputFileError, match="is a file"),
+        RunDirectory(tmp_path / "run").open(Config()),
     ):
         pass
 

@@ -58,7 +58,7 @@ class GRPOConfig:
 
     task: str = "addition"
     difficulty: int | None = None
-    steps: int | None = 60
+    steps: int | None = 40
     minutes: float | None = None
     prompts_per_step: int = 64
     group_size: int = 8
@@ -82,7 +82,7 @@ class GRPOConfig:
         )
     )
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=3e-4, matrix_lr=2e-3, weight_decay=0.0)
+        default_factory=lambda: OptimizerConfig(lr=3e-4, matrix_lr=8e-4, weight_decay=0.0)
     )
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig(kind="linear", warmup_steps=3)

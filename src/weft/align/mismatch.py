@@ -28,6 +28,7 @@ class Mismatch:
     Attributes:
         num_tokens: Action tokens compared.
         max_abs: Largest absolute difference of log-probabilities.
+        mean_abs: Mean absolute difference.
         k1: Mean of log mu - log pi, an estimate of KL(mu || pi).
         k3: The same KL by the estimator that is never negative.
         ess: Effective sample size of the weights pi / mu as a share of the tokens,
@@ -37,6 +38,7 @@ class Mismatch:
 
     num_tokens: int
     max_abs: float
+    mean_abs: float
     k1: float
     k3: float
     ess: float
@@ -64,6 +66,7 @@ def measure_mismatch(
     return Mismatch(
         num_tokens=len(trainer_M),
         max_abs=float(log_ratio_M.abs().max()),
+        mean_abs=float(log_ratio_M.abs().mean()),
         k1=float(-log_ratio_M.mean()),
         k3=float(kl_per_token(behaviour_M, trainer_M).mean()),
         ess=float(weights_M.sum().square() / (len(weights_M) * weights_M.square().sum())),

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from weft.core import config as configs
 from weft.core.environment import describe_environment
-from weft.core.errors import ConfigError, InputFileError
+from weft.core.errors import ConfigError, InputFileError, Interrupted
 from weft.core.events import Events, JsonlSink, read_events
 from weft.core.files import disk_errors, read_json, write_atomic, write_json
 
@@ -67,7 +67,7 @@ class RunDirectory:
         with Events(JsonlSink(self.metrics_path), offset_s=offset_s) as events:
             try:
                 yield events
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Interrupted):
                 self._set_state("interrupted")
                 raise
             except BaseException as error:

@@ -68,6 +68,7 @@ def packed_attention(
     ``lengths`` are the documents' lengths and sum to T; ``window`` is how many positions a
     token sees, itself included. Query head n reads key-value head ``n // (N / K)``.
     """
+    assert sum(lengths) == q_TNH.shape[0], (lengths, q_TNH.shape)
     return PACKED_ATTENTION(q_TNH, k_TKH, v_TKH, lengths, scale, window)
 
 

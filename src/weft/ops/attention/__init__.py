@@ -4,5 +4,7 @@
 - ``reference.py``  both ops as dense softmax, one sequence at a time.
 - ``packed.py``     documents of equal length share one batched SDPA call.
 - ``paged.py``      decode rows share one masked SDPA call, prefill chunks run one by one.
-- ``native.py``     decode over the paged cache in C, with no gather.
+- ``native.py``     the paged op in C: no gather, and the same bits for a token in any batch or
+  chunk, which is why it also runs prefill.
+- ``native_packed.py``  the packed op in C, forward and backward.
 """

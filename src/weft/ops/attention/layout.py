@@ -29,6 +29,12 @@ class PagedLayout:
     slots_BS: Tensor
     decode: bool
 
+    def __post_init__(self) -> None:
+        """Check what the C kernel, which reads through these numbers, could not survive."""
+        num_rows, width = self.slots_BS.shape
+        assert len(self.query_lengths) == len(self.context_lengths) == num_rows
+        assert max(self.context_lengths, default=0) <= width
+
     @cached_property
     def tokens_T(self) -> Tensor:
         """0, 1, 2 ...: where each token's query lies, int64."""

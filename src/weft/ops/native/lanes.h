@@ -38,7 +38,8 @@ static inline float weft_sum(weft_lanes lanes) {
 static inline __attribute__((always_inline)) float weft_dot(const float *a, const float *b,
                                                             int64_t width) {
     weft_lanes sum = weft_get(a) * weft_get(b);
-    for (int64_t d = WEFT_LANES; d < width; d += WEFT_LANES) sum += weft_get(a + d) * weft_get(b + d);
+    for (int64_t d = WEFT_LANES; d < width; d += WEFT_LANES)
+        sum += weft_get(a + d) * weft_get(b + d);
     return weft_sum(sum);
 }
 

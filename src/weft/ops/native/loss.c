@@ -39,7 +39,8 @@ int64_t weft_softmax_stats(const void *logits, int type, const int64_t *targets,
             continue;
         }
         float one;
-        target_logp[row] = scale * *weft_load(logits, type, row * vocab_size + target, 1, &one) - lse[row];
+        one = *weft_load(logits, type, row * vocab_size + target, 1, &one);
+        target_logp[row] = scale * one - lse[row];
     }
     return num_bad;
 }

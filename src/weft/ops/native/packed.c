@@ -2,7 +2,7 @@
 //
 // One task is one document and one key head with all its query heads: keys and values are copied
 // once to float32, also transposed, and every product is then a small dense one over blocks of
-// BLOCK_SIDE positions. A task adds its sums in a fixed order, so nothing depends on the threads.
+// SIDE positions. A task adds its sums in a fixed order, so nothing depends on the threads.
 
 #include <stdlib.h>
 
@@ -135,7 +135,8 @@ static void soften_row(float *scores, int64_t low, int64_t high, int64_t columns
 }
 
 // One block of queries against all keys it sees: `mixed` is the result, `lse` its log sum exp.
-static void forward_block(Task *task, int64_t start, int64_t count, float *lse, int64_t lse_stride) {
+static void forward_block(Task *task, int64_t start, int64_t count, float *lse,
+                          int64_t lse_stride) {
     int64_t width = task->width, rows = round_up(count, TILE_ROWS);
     float highest[SIDE], total[SIDE];
     memset(task->mixed, 0, (size_t)(rows * width) * sizeof(float));
@@ -229,8 +230,8 @@ static void load_context(Task *task, const Heads *keys, const Heads *values, int
     if (backward) transpose(task->values, padded, width, task->values_t);
 }
 
-// lse is [tokens, num_heads]. Documents are starts[i] .. starts[i + 1] - 1. Returns 0, or 1 if there
-// was no memory.
+// lse is [tokens, num_heads]. Documents are starts[i] .. starts[i + 1] - 1. Returns 0, or 1 if
+// there was no memory.
 int weft_packed_attention_forward(const Heads *q, const Heads *keys, const Heads *values,
                                   const Heads *out, float *lse, const int64_t *starts,
                                   int64_t num_documents, int64_t num_heads, int64_t num_kv_heads,
