@@ -30,10 +30,10 @@ def test_docstring_choice_offers_four_different_docstrings_with_the_answer_anywh
     assert task.sha256 == open_eval("docstring_choice", num_items=40).sha256
 
 
-def test_the_name_of_the_object_does_not_stand_in_only_one_choice_by_construction():
+def test_contexts_end_where_a_docstring_begins():
     task = open_eval("docstring_choice", num_items=5)
     assert isinstance(task, ChoiceTask)
-    assert all('"""' in item.context for item in task.items)
+    assert all(item.context.endswith('"""') for item in task.items)
 
 
 def test_unknown_names_are_refused_with_the_nearest():

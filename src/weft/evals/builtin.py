@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from weft.core.errors import ConfigError, did_you_mean
@@ -71,9 +74,8 @@ def docstring_choice(*, num_items: int, seed: int) -> ChoiceTask:
     return ChoiceTask(DOCSTRING_CHOICE, tuple(items))
 
 
-def _header(meta: object) -> str:
+def _header(meta: Mapping[str, Any]) -> str:
     """Return the source line before a docstring, as a code model has read it."""
-    assert isinstance(meta, dict)
     name = meta["object"].rsplit(".", 1)[-1]
     if meta["kind"] == "function":
         return f'def {name}(*args):\n    """'
