@@ -14,6 +14,8 @@ from weft.checkpoint.hf import load_model
 from weft.core.config import from_mapping, to_mapping, to_toml
 from weft.core.errors import CheckpointError, ConfigError, Interrupted
 from weft.core.events import Events
+from weft.data.tasks.addition import Addition
+from weft.data.tasks.task import sample
 from weft.spec.sampling import SamplingParams
 
 
@@ -105,6 +107,20 @@ def test_equal_seeds_give_equal_weights(tmp_path):
     other, _ = train(tmp_path / "c", seed=1)
     assert torch.equal(weights(first.model), weights(again.model))
     assert not torch.equal(weights(first.model), weights(other.model))
+
+
+def test_questions_do_not_begin_with_the_demonstrations_of_the_same_seed(tmp_path):
+    asked = []
+
+    class Recorder(ParityGrader):
+        def grade(self, problem, text, finish_reason):
+            asked.append(problem.question)
+            return super().grade(problem, text, finish_reason)
+
+    train(tmp_path, grader=Recorder(), seed=5)
+    shown = {p.question for p in sample(Addition(), "train", count=100, seed=5)}
+    assert len(set(asked)) == 6
+    assert len(set(asked) & shown) < 3
 
 
 def test_groups_that_agree_are_counted_and_change_nothing(tmp_path):

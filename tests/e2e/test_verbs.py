@@ -72,7 +72,7 @@ def test_generate_chat_convert(home: Path) -> None:
     model = str(home / "base/model")
     first = weft("generate", model, "def ", "--max-tokens", "8", "--seed", "3")
     assert first == weft("generate", model, "def ", "--max-tokens", "8", "--seed", "3")
-    record = json.loads(weft("generate", model, "def ", "--max-tokens", "4", "--json-output"))
+    record = json.loads(weft("generate", model, "def ", "--max-tokens", "4", "--json"))
     assert len(record["tokens"]) == len(record["logprobs"]) <= 4
     weft("chat", model, "Hello", "--max-tokens", "4", "--seed", "1")
     assert "wrote" in weft("convert", model, str(home / "half"), "--dtype", "bfloat16")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.helpers import VOCAB_SIZE, CountingSource, Recorder, tiny_model
+from tests.train.helpers import VOCAB_SIZE, CountingSource, Recorder, make_batch, tiny_model
 from weft.core.errors import CheckpointError, ConfigError, Interrupted, ResourceError
 from weft.core.events import Events
 from weft.spec import HardwareSpec
@@ -314,7 +314,7 @@ def test_utilization_definitions() -> None:
 def test_without_a_compiler_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(function):
+    def broken(function, *, backend):
         raise RuntimeError("no C++ compiler found\nlong trace")
 
     monkeypatch.setattr(torch, "compile", broken)
@@ -325,3 +325,28 @@ def test_without_a_compiler_training_goes_on(
     result, recorder = _run(tmp_path, compile=True)
     assert result.steps == 6
     assert any("runs without it" in event["text"] for event in recorder.of("note"))
+
+
+@pytest.mark.slow
+# Tracing reads .grad of inner tensors, about which torch warns itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_blocks_give_the_same_loss_without_graph_breaks() -> None:
+    """Row T15: layers share code, and tracing never falls back to Python."""
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    batch = make_batch([8, 8])
+    losses, gradients = [], []
+    for compiled in (False, True):
+        model = tiny_model(num_layers=4)
+        if compiled:
+            assert compile_blocks(model, backend="aot_eager") is None
+        loss_sum, _, _ = NextTokenObjective()(model, batch)
+        loss_sum.backward()
+        losses.append(loss_sum.detach())
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(losses[0], losses[1])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] <= 3  # the probe, one block, one for any index

@@ -281,9 +281,14 @@ class _Run:
         return self._progress >= 1.0 or self.state.collapsed is not None
 
     def _problems(self) -> Iterator[Problem]:
-        """Yield the problems that come after those of the steps already done."""
+        """Yield the problems that come after those of the steps already done.
+
+        In an order of its own: with the run's seed it would begin with the very demonstrations
+        that fine-tuning took with the same seed, which the policy knows by heart.
+        """
         used = self.state.step * self.config.prompts_per_step
-        return itertools.islice(cycle(self.task, "train", self.config.seed), used, None)
+        order = derive_seed(self.config.seed, "questions")
+        return itertools.islice(cycle(self.task, "train", order), used, None)
 
     def _due(self, interval_s: float | None, last_s: float) -> bool:
         return interval_s is not None and time.monotonic() - last_s >= interval_s

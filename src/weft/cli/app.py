@@ -104,7 +104,7 @@ _add(
     "weft.cli.sft:sft",
     "Fine-tune a model on instructions.",
     "weft sft runs/base/model --data chats.jsonl --out runs/sft",
-    "weft sft runs/base/model --task addition --out runs/sft",
+    "weft sft runs/base/model --tasks addition --out runs/sft",
     recipe="sft",
 )
 _add(

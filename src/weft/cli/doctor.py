@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from weft.core.console import console, format_bytes, table
 from weft.core.environment import describe_environment
@@ -16,7 +18,7 @@ MIN_MEMORY_BYTES = 2 * 2**30
 MIN_DISK_BYTES = 500 * 2**20
 
 
-def doctor(*, json_output: bool = False, out: Path | None = None) -> None:
+def doctor(*, json_output: Annotated[bool, Parameter(name="--json")] = False, out: Path | None = None) -> None:
     """Check this machine and say what will run on it.
 
     Parameters

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from weft.core.console import console
 
@@ -18,7 +21,7 @@ def generate(
     top_k: int | None = None,
     seed: int | None = None,
     stop: tuple[str, ...] = (),
-    json_output: bool = False,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Continue a text.
 

@@ -10,18 +10,21 @@ from weft.report import html
 from weft.report.run_view import RunView
 from weft.report.svg import Series, line_chart
 
-# Charts of a training run: title and the event fields drawn together, where present.
-CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Loss (nats per token)", ("loss", "heldout_loss")),
-    ("Bits per byte", ("bits_per_byte", "heldout_bits_per_byte")),
-    ("Reward", ("reward", "reward_mean")),
-    ("Trainer against engine, largest log-prob difference", ("mismatch_max", "max_abs_diff")),
-    ("KL to the reference", ("kl",)),
-    ("Entropy (nats)", ("entropy",)),
-    ("Tokens per second", ("tokens_per_s",)),
-    ("Gradient norm", ("gradient_norm", "grad_norm")),
-    ("Learning rate", ("learning_rate", "lr")),
+# Charts of a training run: title and the field of its step events; evaluations of the same field
+# are drawn as a second line.
+CHARTS: tuple[tuple[str, str], ...] = (
+    ("Loss (nats per token)", "loss"),
+    ("Bits per byte", "bits_per_byte"),
+    ("Reward", "reward"),
+    ("Trainer against engine, largest log-prob difference", "mismatch_max_abs"),
+    ("KL to the start of the run", "reference_kl"),
+    ("Entropy (nats per token)", "entropy"),
+    ("Tokens per second", "tokens_per_s"),
+    ("Drawn tokens per second", "rollout_tokens_per_s"),
+    ("Gradient norm", "grad_norm"),
+    ("Learning rate", "lr"),
 )
+_LINES = (("step", "training"), ("eval", "held out"))
 EXACT_MATCH_STAGES = (
     ("before_sft", "before SFT"),
     ("after_sft", "after SFT"),
@@ -30,11 +33,10 @@ EXACT_MATCH_STAGES = (
 
 
 def charts(run: RunView) -> str:
-    """Draw whatever the run's step and evaluation events measured."""
-    events = [e for e in run.events if e["kind"] in ("step", "eval") and "step" in e]
+    """Draw whatever the run's steps and evaluations measured."""
     drawn = []
-    for title, names in CHARTS:
-        series = [_series(name, events) for name in names]
+    for title, field in CHARTS:
+        series = [_series(name, field, run.of_kind(kind)) for kind, name in _LINES]
         chart = line_chart([s for s in series if len(s.xs)], x_label="step", y_label=title)
         if chart:
             drawn.append(f"<div><h3>{title}</h3>{chart}</div>")
@@ -162,9 +164,13 @@ def configuration(run: RunView) -> str:
     return html.details("config.toml", html.preformatted(run.config)) if run.config else ""
 
 
-def _series(name: str, events: Iterable[Mapping[str, Any]]) -> Series:
-    found = [(e["step"], e[name]) for e in events if isinstance(e.get(name), int | float)]
-    return Series(name.replace("_", " "), [x for x, _ in found], [y for _, y in found])
+def _series(name: str, field: str, events: Iterable[Mapping[str, Any]]) -> Series:
+    found = [
+        (e["step"], e[field])
+        for e in events
+        if "step" in e and isinstance(e.get(field), int | float)
+    ]
+    return Series(name, [x for x, _ in found], [y for _, y in found])
 
 
 def _number(value: Any) -> str:

@@ -1,7 +1,9 @@
 """torch.compile, one block at a time.
 
-Blocks are alike, so they share one compiled graph; unrolling all of them costs a minute or more
-and gains nothing. Where nothing can be compiled, training goes on without.
+Blocks are alike, so they share compiled code; unrolling all of them costs a minute or more and
+gains nothing. The lengths of packed documents are constants of the code: it pays where they
+repeat (whole sequences), and torch falls back to eager code after a few different ones. Where
+nothing can be compiled, training goes on without.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ import torch
 from weft.models.decoder import Decoder
 
 
-def compile_blocks(model: Decoder) -> str | None:
+def compile_blocks(model: Decoder, *, backend: str = "inductor") -> str | None:
     """Compile the model's blocks in place; returns why not where that is impossible."""
     try:
-        torch.compile(_probe)(torch.ones(2))
+        torch.compile(_probe, backend=backend)(torch.ones(2))
     except Exception as error:
         return f"torch.compile does not work here ({_first_line(error)}); training runs without it"
     for layer in model.layers:
-        layer.compile()
+        layer.compile(backend=backend)
     return None
 
 
