@@ -25,6 +25,14 @@ def leaf(dtype: torch.dtype, *shape: int) -> Tensor:
     return torch.randn(*shape).to(dtype).requires_grad_()
 
 
+def linear(rng: random.Random, dtype: torch.dtype) -> Case:
+    rows, inner, outer = rng.randint(1, 150), rng.choice((1, 33, 64, 256)), rng.choice((1, 48, 130))
+    merged, weight = leaf(dtype, rows, inner + 8), leaf(dtype, outer, inner)
+    x = merged[:, :inner] if rng.random() < 0.5 else merged[:, 8:]
+    bias = leaf(dtype, outer) if rng.random() < 0.5 else None
+    return Case((x, weight, bias), (merged, weight) if bias is None else (merged, weight, bias))
+
+
 def rms_norm(rng: random.Random, dtype: torch.dtype) -> Case:
     width = rng.choice((16, 33, 256, 700))
     weight = leaf(dtype, width)
@@ -99,6 +107,7 @@ def _head(rng: random.Random, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tenso
 BUILDERS: dict[str, Callable[[random.Random, torch.dtype], Case]] = {
     builder.__name__: builder
     for builder in (
+        linear,
         rms_norm,
         swiglu,
         apply_rotary,

@@ -5,11 +5,10 @@ Training, RL and sampling all go through these three functions, so their numbers
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from weft.models.decoder import Decoder
-from weft.ops import linear_cross_entropy, linear_log_probs
+from weft.ops import linear, linear_cross_entropy, linear_log_probs
 
 # Rows of logits held at once; 512 x 32k x 4 bytes = 64 MiB.
 CHUNK_SIZE = 512
@@ -17,7 +16,7 @@ CHUNK_SIZE = 512
 
 def logits(model: Decoder, hidden_TD: Tensor) -> Tensor:
     """Return the scores of every next token, [T, V], float32."""
-    return F.linear(hidden_TD, model.head_weight.to(hidden_TD.dtype)).float()
+    return linear(hidden_TD, model.head_weight.to(hidden_TD.dtype)).float()
 
 
 def cross_entropy_sum(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.nn.context import StepContext
+from weft.nn.linear import Linear
 from weft.nn.norm import RMSNorm
 from weft.ops import apply_rotary
 from weft.spec import AttentionSpec
@@ -35,8 +36,8 @@ class Attention(nn.Module):
         self.spec = spec
         self.layer = layer
         where = {"device": device, "dtype": dtype}
-        self.qkv = nn.Linear(dim, spec.query_dim + 2 * spec.kv_dim, bias=spec.qkv_bias, **where)
-        self.out = nn.Linear(spec.query_dim, dim, bias=spec.out_bias, **where)
+        self.qkv = Linear(dim, spec.query_dim + 2 * spec.kv_dim, bias=spec.qkv_bias, **where)
+        self.out = Linear(spec.query_dim, dim, bias=spec.out_bias, **where)
         if spec.qk_norm:
             self.q_norm = RMSNorm(spec.head_dim, norm_eps, **where)
             self.k_norm = RMSNorm(spec.head_dim, norm_eps, **where)

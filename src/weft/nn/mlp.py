@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.nn.linear import Linear
 from weft.ops import swiglu
 from weft.spec import MLPSpec
 
@@ -39,10 +40,10 @@ class MLP(nn.Module):
         self.spec = spec
         where = {"device": device, "dtype": dtype}
         if spec.gated:
-            self.gate_up = nn.Linear(dim, 2 * spec.hidden_dim, bias=spec.bias, **where)
+            self.gate_up = Linear(dim, 2 * spec.hidden_dim, bias=spec.bias, **where)
         else:
-            self.up = nn.Linear(dim, spec.hidden_dim, bias=spec.bias, **where)
-        self.down = nn.Linear(spec.hidden_dim, dim, bias=spec.bias, **where)
+            self.up = Linear(dim, spec.hidden_dim, bias=spec.bias, **where)
+        self.down = Linear(spec.hidden_dim, dim, bias=spec.bias, **where)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform each token of [T, D] alone."""

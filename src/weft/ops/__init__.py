@@ -17,6 +17,7 @@ switch; so a model's code is the same on every device.
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.functional import (
     apply_rotary,
+    linear,
     linear_cross_entropy,
     linear_log_probs,
     packed_attention,
@@ -28,6 +29,7 @@ from weft.ops.functional import (
 __all__ = [
     "PagedLayout",
     "apply_rotary",
+    "linear",
     "linear_cross_entropy",
     "linear_log_probs",
     "packed_attention",

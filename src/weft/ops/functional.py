@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.registry import (
+    LINEAR,
     LINEAR_CROSS_ENTROPY,
     LINEAR_LOG_PROBS,
     PACKED_ATTENTION,
@@ -20,6 +21,11 @@ from weft.ops.registry import (
     ROTARY,
     SWIGLU,
 )
+
+
+def linear(x_TD: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
+    """Return ``x W^T + b``, [..., F], under autocast in its type."""
+    return LINEAR(x_TD, weight_FD, bias_F)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:

@@ -12,6 +12,8 @@ from weft.ops.attention.layout import PagedLayout
 from weft.ops.dispatch import Implementation, KernelSpec, Tolerance
 from weft.ops.gated import native as gated_native
 from weft.ops.gated import reference as gated_reference
+from weft.ops.linear import onednn
+from weft.ops.linear import reference as linear_reference
 from weft.ops.loss import chunked
 from weft.ops.loss import reference as loss_reference
 from weft.ops.norm import native as norm_native
@@ -33,6 +35,12 @@ def _paged_bytes(q: Tensor, k: Tensor, v: Tensor, layout: PagedLayout, *_: objec
     return sum(layout.context_lengths) * per_slot + 2 * _traffic(q)
 
 
+LINEAR = KernelSpec(
+    "linear",
+    linear_reference.linear,
+    (Implementation("onednn", onednn.linear, onednn.accepts),),
+    num_flops=lambda x, weight, bias: 2 * x.shape[0] * weight.numel(),
+)
 RMS_NORM = KernelSpec(
     "rms_norm",
     norm_reference.rms_norm,
@@ -92,6 +100,7 @@ LINEAR_LOG_PROBS = KernelSpec(
 )
 
 KERNELS: tuple[KernelSpec, ...] = (
+    LINEAR,
     RMS_NORM,
     SWIGLU,
     ROTARY,

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weft.ops.dispatch import needs_grad
+from weft.ops.linear.onednn import matmul
 from weft.ops.loss.rows import softmax_gradient_, softmax_stats
 
 NO_TOKEN = -(2**63)  # an ignore index that no target can have
@@ -129,15 +130,15 @@ class _Gradients:
 
     def add(self, part: slice, dlogits_CV: Tensor) -> None:
         if self.dhidden_TD is not None:
-            torch.mm(dlogits_CV, self.weight_VD, out=self.dhidden_TD[part])
+            self.dhidden_TD[part] = matmul(dlogits_CV, self.weight_VD)
         if self.for_weight:
             self._add_weight(dlogits_CV.t(), self.hidden_TD[part])
 
     def _add_weight(self, dlogits_VC: Tensor, hidden_CD: Tensor) -> None:
         if self.dweight_VD is None:
-            self.dweight_VD = torch.mm(dlogits_VC, hidden_CD)
+            self.dweight_VD = matmul(dlogits_VC, hidden_CD)
         elif self.dweight_VD.dtype == hidden_CD.dtype and hidden_CD.dtype != torch.bfloat16:
-            self.dweight_VD.addmm_(dlogits_VC, hidden_CD)
+            self.dweight_VD.add_(matmul(dlogits_VC, hidden_CD))
         else:  # a sum over many chunks would lose bits in bfloat16
             self.dweight_VD = self.dweight_VD.float().add_(torch.mm(dlogits_VC, hidden_CD))
 
@@ -192,7 +193,7 @@ def _compute_type(hidden_TD: Tensor) -> torch.dtype:
 
 
 def _product(hidden_CD: Tensor, weight_VD: Tensor) -> Tensor:
-    return torch.mm(hidden_CD, weight_VD.t())
+    return matmul(hidden_CD, weight_VD.t())
 
 
 def _chunks(num_tokens: int, chunk: int) -> list[slice]:

@@ -55,15 +55,23 @@ class _RMSNorm(torch.autograd.Function):
 def _forward(x_TD: Tensor, weight_D: Tensor, eps: float, rstd: Tensor | None) -> Tensor:
     library = load_library()
     assert library is not None
-    y_TD = torch.empty(x_TD.shape, dtype=x_TD.dtype)
-    type_code = TYPE_CODES[x_TD.dtype]
+    y_TD = torch.empty(x_TD.shape, dtype=_result_type(x_TD))
     library.functions.weft_rms_norm_forward(
         x_TD.data_ptr(), weight_D.data_ptr(), y_TD.data_ptr(),
         None if rstd is None else rstd.data_ptr(),
         *_rows(x_TD), eps,
-        type_code, TYPE_CODES[weight_D.dtype], type_code, num_threads(x_TD.numel()),
+        TYPE_CODES[x_TD.dtype], TYPE_CODES[weight_D.dtype], TYPE_CODES[y_TD.dtype],
+        num_threads(x_TD.numel()),
     )  # fmt: skip
     return y_TD
+
+
+def _result_type(x_TD: Tensor) -> torch.dtype:
+    """Under autocast the next matmul would cast the result: write it in that type at once."""
+    if x_TD.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        return dtype if dtype in TYPE_CODES else x_TD.dtype
+    return x_TD.dtype
 
 
 def _backward(
