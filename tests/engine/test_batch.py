@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.engine.batch import build_batch
+from weft.engine import batch as batch_module
+from weft.engine.batch import build_batch, pad_items
 from weft.sched.plan import StepItem
 
 
@@ -57,3 +59,26 @@ def test_batch_equals_a_plain_loop(plan):
     for row, (item, end) in enumerate(zip(items, ends, strict=True)):
         expected = [item.blocks[p // block_size] * block_size + p % block_size for p in range(end)]
         assert layout.slots_BS[row].tolist() == expected + [0] * (max(ends) - end)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plans())
+def test_padding_repeats_a_token_that_is_computed_anyway(plan):
+    block_size, items = plan
+    if not items:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_module, "stable_num_rows", lambda num_rows: num_rows + 3)
+        padded = build_batch(pad_items(items), block_size)
+    plain = build_batch(items, block_size)
+    num_tokens = len(plain.tokens_T)
+    assert len(padded.tokens_T) == num_tokens + 3
+    assert padded.sample_ids == plain.sample_ids
+    assert padded.sample_rows_R.tolist() == plain.sample_rows_R.tolist()
+    assert padded.paged.layout.decode == plain.paged.layout.decode
+    kept, names = set(), ("tokens", "positions", "slots")
+    for row in range(num_tokens + 3):
+        tensors = (padded.tokens_T, padded.paged.positions_T, padded.paged.slots_T)
+        entry = tuple(int(tensor[row]) for tensor in tensors)
+        assert row < num_tokens or entry in kept, dict(zip(names, entry, strict=True))
+        kept.add(entry)

@@ -46,7 +46,7 @@ def test_rows_carry_their_parameters_in_the_order_asked_for():
     ids = [259, 7, 201, 199]
     batch = table.sampling_batch(ids, np.array([5, 6, 7, 8]))
     assert batch.top_k_R.tolist() == [260, 8, 202, 200]
-    assert batch.temperature_R.tolist() == np.float32([0.5, 0.07, 0.5, 1.99]).tolist()
+    assert batch.temperature_R.tolist() == [0.5, 0.07, 0.5, 1.99]
     assert batch.num_top_R.tolist() == [2, 0, 2, 0]
     assert len(table) == 160
     assert 0 not in table

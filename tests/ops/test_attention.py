@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -9,9 +11,14 @@ from weft.ops import PagedLayout, packed_attention, paged_attention
 from weft.ops.attention.packed import Run, equal_runs
 from weft.ops.attention.reference import causal_mask, dense_attention
 from weft.ops.native.library import load_library
+from weft.ops.registry import PACKED_ATTENTION
 
 H = 32
 needs_native = pytest.mark.skipif(load_library() is None, reason="no C compiler")
+needs_wide_registers = pytest.mark.skipif(
+    (library := load_library()) is None or not library.wide_registers,
+    reason="no C compiler or no AVX-512: torch attends in training",
+)
 
 
 def random_heads(tokens, q_heads=4, kv_heads=2, seed=0):
@@ -125,6 +132,65 @@ def test_a_token_gets_the_same_bits_alone_batched_and_in_any_chunk(dtype):
     batched = cache.run([(2, 4, 5), (0, 69, 70), (1, 32, 33)])
     assert torch.equal(batched[1][0], whole[0][-1])
     assert torch.equal(batched[0][0], whole[2][-1])
+
+
+def chunks_of(lengths, rng):
+    """Cut every sequence into chunks of some size and deal them out to steps."""
+    spans = []
+    for row, length in enumerate(lengths):
+        size = rng.choice((1, 3, 64, 1000))
+        spans += [(row, at, min(at + size, length)) for at in range(0, length, size)]
+    rng.shuffle(spans)
+    while spans:
+        size = rng.randint(1, 9)
+        yield spans[:size]
+        spans = spans[size:]
+
+
+@needs_wide_registers
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(25))
+def test_serving_gives_every_row_the_bits_of_training(seed, dtype):
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    width, kv_heads = rng.choice(range(16, 129, 16)), rng.choice((1, 2, 4))
+    lengths = [rng.randint(1, rng.choice((5, 70, 300))) for _ in range(rng.randint(1, 5))]
+    window, num_tokens = rng.choice((None, None, 1, 7, 64, 130)), sum(lengths)
+    counts = (kv_heads * rng.choice((1, 2, 3, 8)), kv_heads, kv_heads)
+    q, k, v = (torch.randn(num_tokens, n, width).to(dtype) for n in counts)
+    q *= rng.choice((1, 30))
+    assert PACKED_ATTENTION.chosen(q, k, v, tuple(lengths), 1.0, window) == "native"
+    trained = packed_attention(q, k, v, tuple(lengths), scale=width**-0.5, window=window)
+    slots = torch.randperm(num_tokens + 50)[:num_tokens]
+    cache = [torch.zeros(num_tokens + 50, kv_heads, width, dtype=dtype) for _ in range(2)]
+    cache[0][slots], cache[1][slots] = k, v
+    starts = [sum(lengths[:row]) for row in range(len(lengths))]
+    served = torch.empty_like(trained)
+    for spans in chunks_of(lengths, rng):
+        slots_BS = torch.zeros(len(spans), max(lengths), dtype=torch.int64)
+        for i, (row, _, _) in enumerate(spans):
+            slots_BS[i, : lengths[row]] = slots[starts[row] :][: lengths[row]]
+        queries = tuple(stop - start for _, start, stop in spans)
+        contexts = tuple(stop for _, _, stop in spans)
+        layout = PagedLayout(queries, contexts, slots_BS, max(queries) == 1)
+        rows = torch.cat([torch.arange(a, b) + starts[row] for row, a, b in spans])
+        served[rows] = paged_attention(q[rows], *cache, layout, scale=width**-0.5, window=window)
+    assert torch.equal(served, trained)
+
+
+@needs_wide_registers
+@pytest.mark.parametrize("lengths", [(300,), (130, 1), (20,) * 5])
+def test_number_of_threads_does_not_change_training(lengths):
+    results = []
+    before = torch.get_num_threads()
+    for num_threads in (1, 2, 5):
+        torch.set_num_threads(num_threads)
+        leaves = [t.requires_grad_() for t in random_heads(sum(lengths), kv_heads=1)]
+        out = packed_attention(*leaves, lengths, scale=H**-0.5)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
 
 
 def test_padding_slots_are_not_read():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weft.ops import linear_cross_entropy, linear_log_probs
+from weft.ops import linear, linear_cross_entropy, linear_log_probs, pad_rows, row_log_probs
 from weft.ops.loss import rows
 from weft.ops.native.library import load_library
 
@@ -147,3 +147,41 @@ def test_row_passes_in_c_equal_those_in_torch(scale, monkeypatch):
         results.append((lse, logp, grad))
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(load_library() is None, reason="no C compiler")
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("num_sampled", [1, 2, 3, 17, 65])
+def test_rows_of_logits_have_the_bits_of_the_chunked_head(num_sampled, temperature):
+    hidden, weight, targets = head(tokens=65, width=48, vocab=1025)
+    trained = linear_log_probs(hidden, weight, targets, temperature=temperature, chunk_size=64)
+    rows = slice(65 - num_sampled, 65)
+    with torch.inference_mode():
+        logits = linear(pad_rows(hidden[rows]), weight)[:num_sampled]
+        scales = torch.full((num_sampled,), 1.0 / temperature)
+        sampled = row_log_probs(logits, targets[rows], scales)
+    assert torch.equal(sampled, trained[rows])
+
+
+def test_each_row_has_its_own_scale():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(5, 700) * 4, torch.randint(0, 700, (5,))
+    scales = torch.tensor([0.2, 1.0, 1.5, 1.0, 30.0])
+    expected = (logits.double() * scales[:, None]).log_softmax(-1)
+    got = row_log_probs(logits, targets, scales)
+    torch.testing.assert_close(got.double(), expected.gather(1, targets[:, None])[:, 0])
+    alone = [
+        row_log_probs(logits[i : i + 1], targets[i : i + 1], scales[i : i + 1]) for i in (4, 0)
+    ]
+    torch.testing.assert_close(torch.cat(alone), got[[4, 0]], rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_large_logits_cost_log_probabilities_no_digits(native, monkeypatch):
+    if not native:
+        monkeypatch.setattr(rows, "load_library", lambda: None)
+    torch.manual_seed(0)
+    logits, targets = torch.randn(40, 300) + 5000.0, torch.randint(0, 300, (40,))
+    expected = logits.double().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    got = row_log_probs(logits, targets, torch.ones(40))
+    torch.testing.assert_close(got.double(), expected, rtol=0.0, atol=2e-6)

@@ -78,7 +78,7 @@ class GRPOConfig:
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=8))
     engine: EngineConfig = field(
         default_factory=lambda: EngineConfig(
-            kv_tokens=32_768, max_num_sequences=512, max_tokens_per_step=4096
+            kv_tokens=32_768, max_num_sequences=512, max_tokens_per_step=4096, deterministic=True
         )
     )
     optimizer: OptimizerConfig = field(

@@ -44,10 +44,12 @@ def run_sft_job(job: SFTJob, out: Path) -> TrainResult:
     from weft.checkpoint.hf import load_model
     from weft.ops.machine import configure_threads
     from weft.text.tokenizer import Tokenizer
+    from weft.train.loop_config import resolve_device
     from weft.train.sft import run_sft
 
     configure_threads(job.num_threads)
-    model, tokenizer = load_model(job.base), Tokenizer.load(job.base)
+    device = resolve_device(job.device)
+    model, tokenizer = load_model(job.base, device=device), Tokenizer.load(job.base)
     tokenizer.check_model(model.spec.vocab_size)
     with RunDirectory(out).open(job) as events:
         examples = render(tokenizer, conversations(job))

@@ -44,11 +44,12 @@ def train(source: Source = None, *overrides: Overrides, out: Path) -> None:
 def run_train(job: TrainJob, out: Path, *, hardware: HardwareSpec | None = None) -> TrainResult:
     """Tokenize a corpus, check that the model fits into memory, and train it."""
     from weft.data.corpus import Corpus
-    from weft.ops.machine import configure_threads, measure_peaks
+    from weft.ops.machine import configure_threads, keep_freed_memory, measure_peaks
     from weft.text.tokenizer import Tokenizer
     from weft.train.pretrain import run_pretrain
 
     configure_threads(job.num_threads)
+    keep_freed_memory()
     corpus, tokenizer = Corpus(job.corpus), Tokenizer.load(job.tokenizer)
     with RunDirectory(out).open(job) as events:
         shards = tokenize(corpus, tokenizer, out / "shards")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.nn.context import PagedBatch
-from weft.ops import PagedLayout
+from weft.ops import PagedLayout, stable_num_rows
 from weft.sched.plan import StepItem
 
 
@@ -36,6 +36,18 @@ class StepBatch:
     sample_ids: tuple[int, ...]
     sample_rows_R: Tensor
     sample_positions_R: NDArray[np.int64]
+
+
+def pad_items(items: Sequence[StepItem]) -> list[StepItem]:
+    """Repeat one token until the others in a step cannot change a token's bits.
+
+    The copies compute what the token computes, so they write into its slot what it writes. The
+    one with the least context is taken, where attention costs least.
+    """
+    num_tokens = sum(len(item.tokens) for item in items)
+    first = min(items, key=lambda item: item.start)
+    copy = StepItem(first.id, first.tokens[:1], first.start, first.blocks, sample=False)
+    return [*items, *[copy] * (stable_num_rows(num_tokens) - num_tokens)]
 
 
 def build_batch(

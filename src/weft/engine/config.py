@@ -46,6 +46,9 @@ class EngineConfig:
         max_waiting: Requests that may wait; one more is refused (HTTP 429).
         enable_prefix_cache: Reuse the keys and values of equal prefixes.
         seed: Where the seeds of requests without one come from; none asks the system.
+        deterministic: A token's numbers are the same to the bit however it was scheduled, and those
+            of the training path: float32 on a CPU with the C kernels. Steps of a few tokens are
+            padded for it, so a single sequence decodes slower.
         stall_timeout_s: A step that takes longer makes the engine unhealthy.
     """
 
@@ -61,6 +64,7 @@ class EngineConfig:
     max_waiting: int = 1024
     enable_prefix_cache: bool = True
     seed: int | None = None
+    deterministic: bool = False
     stall_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:

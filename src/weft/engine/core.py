@@ -59,7 +59,7 @@ class EngineCore:
         )
         scheduler_config = self.config.scheduler(model.spec, self.memory.num_blocks)
         self.scheduler = Scheduler(scheduler_config, eos_ids=self.eos_ids)
-        self.runner = ModelRunner(model, cache)
+        self.runner = ModelRunner(model, cache, deterministic=self.config.deterministic)
         self.loop = ServingLoop(self.scheduler, self.runner, self.clock)
         self.weight_version = 0
         self.num_failed_steps = 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.engine.batch import StepBatch, build_batch
+from weft.engine.batch import StepBatch, build_batch, pad_items
 from weft.engine.sampling import pipeline
 from weft.engine.sampling.logprobs import alternatives
 from weft.engine.table import SequenceTable
@@ -25,6 +25,7 @@ from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
 from weft.nn.kv_cache import KVCache
+from weft.ops import pad_rows
 from weft.sched.plan import Sampled, StepPlan, StepResult
 
 # Logits exist for so many bytes of rows at once; sampling is per row, so the cut changes nothing.
@@ -34,11 +35,18 @@ _NOT_FINITE = "the model's probabilities are not finite: NaN or infinite logits"
 
 
 class ModelRunner:
-    """Runs plans on one module and one KV cache."""
+    """Runs plans on one module and one KV cache.
 
-    def __init__(self, model: Decoder, cache: KVCache) -> None:
+    Args:
+        model: Called as it is.
+        cache: Written and read.
+        deterministic: Give a token the same bits however many others are in its step.
+    """
+
+    def __init__(self, model: Decoder, cache: KVCache, *, deterministic: bool = False) -> None:
         self.model = model
         self.cache = cache
+        self.deterministic = deterministic
         self.table = SequenceTable()
         self.num_computed_tokens = 0
         bytes_per_row = 4 * model.spec.vocab_size
@@ -50,10 +58,11 @@ class ModelRunner:
         for new in plan.new:
             self.table.add(new)
         with torch.inference_mode():
-            batch = build_batch(plan.items, self.cache.block_size, self.model.device)
+            items = pad_items(plan.items) if self.deterministic else plan.items
+            batch = build_batch(items, self.cache.block_size, self.model.device)
             context = StepContext.paged(self.cache, batch.paged)
             hidden_TD = self.model(batch.tokens_T, context)
-            self.num_computed_tokens += len(batch.tokens_T)
+            self.num_computed_tokens += sum(len(item.tokens) for item in plan.items)
             if not batch.sample_ids:
                 return StepResult({})
             # Only rows that sample go through the head.
@@ -92,7 +101,7 @@ class ModelRunner:
         self, hidden_RD: Tensor, ids: Sequence[int], positions_R: np.ndarray, result: StepResult
     ) -> None:
         params = self.table.sampling_batch(ids, positions_R)
-        draws = pipeline.sample(heads.logits(self.model, hidden_RD), params)
+        draws = pipeline.sample(self._logits(hidden_RD), params)
         tops = alternatives(draws, params)
         tokens, logprobs = draws.tokens_R.tolist(), draws.logprobs_R.tolist()
         for id, token, logprob, top in zip(ids, tokens, logprobs, tops, strict=True):
@@ -100,6 +109,11 @@ class ModelRunner:
                 result.tokens[id] = Sampled(token, logprob, top)
             else:
                 result.errors[id] = _NOT_FINITE
+
+    def _logits(self, hidden_RD: Tensor) -> Tensor:
+        if not self.deterministic:
+            return heads.logits(self.model, hidden_RD)
+        return heads.logits(self.model, pad_rows(hidden_RD))[: len(hidden_RD)]
 
     def _chunks(self, num_rows: int) -> Iterator[slice]:
         for start in range(0, num_rows, self._rows_per_chunk):

@@ -20,7 +20,7 @@ from weft.sched.plan import NewSequence
 
 _ROW = np.dtype(
     [
-        ("temperature", np.float32),
+        ("temperature", np.float64),
         ("top_k", np.int64),
         ("top_p", np.float64),
         ("min_p", np.float64),

@@ -23,8 +23,10 @@ from weft.ops.functional import (
     packed_attention,
     paged_attention,
     rms_norm,
+    row_log_probs,
     swiglu,
 )
+from weft.ops.linear.rows import pad_rows, stable_num_rows
 
 __all__ = [
     "PagedLayout",
@@ -33,7 +35,10 @@ __all__ = [
     "linear_cross_entropy",
     "linear_log_probs",
     "packed_attention",
+    "pad_rows",
     "paged_attention",
     "rms_norm",
+    "row_log_probs",
+    "stable_num_rows",
     "swiglu",
 ]

@@ -11,6 +11,8 @@ from typing import Literal
 from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
+from weft.ops.loss.chunked import NO_TOKEN
+from weft.ops.loss.rows import softmax_stats
 from weft.ops.registry import (
     LINEAR,
     LINEAR_CROSS_ENTROPY,
@@ -111,6 +113,15 @@ def linear_cross_entropy(
     exist for ``chunk_size`` tokens at a time and softmax is float32.
     """
     return LINEAR_CROSS_ENTROPY(hidden_TD, weight_VD, labels_T, chunk_size, ignore_index)
+
+
+def row_log_probs(logits_TV: Tensor, targets_T: Tensor, scale_T: Tensor) -> Tensor:
+    """Return the log-probability of each row's target under softmax(scale * logits), [T].
+
+    What ``linear_log_probs`` gives where its products are these logits, with a scale (one over
+    temperature, float32) per row. Not differentiable.
+    """
+    return softmax_stats(logits_TV, targets_T.contiguous(), NO_TOKEN, scale_T.contiguous())[1]
 
 
 def linear_log_probs(

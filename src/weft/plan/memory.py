@@ -107,7 +107,7 @@ def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
     small = BYTES[precision]
     rotary_dims = {layer.mixer.rotary_dim for layer in spec.layers}
     # The final norm's input, statistics and output, positions, one pair of tables per width.
-    total = 4 * (2 * spec.dim + 1) + 8 + sum(4 * dim for dim in rotary_dims)
+    total = (4 + small) * spec.dim + 4 + 8 + sum(4 * dim for dim in rotary_dims)
     for layer in spec.layers:
         mixer, ffn = layer.mixer, layer.ffn
         inner = ffn.hidden_dim * (2 if ffn.gated else 1)

@@ -14,7 +14,7 @@ from weft.train.schedule import ScheduleConfig
 from weft.train.sft import SFTConfig
 
 # Shares of the minutes; the rest goes to the corpus, the tokenizer, evaluations and the report.
-PRETRAIN_SHARE, SFT_SHARE, GRPO_SHARE = 0.45, 0.14, 0.24
+PRETRAIN_SHARE, SFT_SHARE, GRPO_SHARE = 0.42, 0.13, 0.27
 MIN_MINUTES = 0.25
 # Below this many minutes the corpus is cut, so that reading it does not take most of them.
 WHOLE_CORPUS_MINUTES = 4.0
@@ -33,29 +33,35 @@ class QuickstartConfig:
         eval_problems: Held-out additions asked after each stage.
         corpus: Where the text comes from.
         model: The shape of the model.
+        sums_share: Share of the pre-training tokens that are written-out training additions.
         num_sums: Additions shown in fine-tuning.
         num_docstrings: Questions about the standard library shown in fine-tuning.
+        sft_target: Fine-tuning ends when this share of additions it was not shown is right.
     """
 
     minutes: float = 10.0
     seed: int = 0
     vocab_size: int = 2048
-    max_operand: int = 99
-    eval_problems: int = 500
+    max_operand: int = 49
+    eval_problems: int = 400
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     model: ModelShape = field(
         default_factory=lambda: ModelShape(
             dim=256, num_layers=4, num_heads=4, num_kv_heads=2, context_length=512
         )
     )
-    num_sums: int = 7000
-    num_docstrings: int = 1500
+    sums_share: float = 0.2
+    num_sums: int = 1500
+    num_docstrings: int = 300
+    sft_target: float = 0.5
 
     def __post_init__(self) -> None:
         if self.minutes < MIN_MINUTES:
             raise ConfigError(
                 f"minutes is {self.minutes}", fix=f"give at least {MIN_MINUTES}, such as 2"
             )
+        if not 0.0 <= self.sums_share < 1.0:
+            raise ConfigError(f"sums_share is {self.sums_share}", fix="use 0 to below 1")
         if self.eval_problems < 1:
             raise ConfigError(f"eval_problems is {self.eval_problems}; at least 1 is needed")
 
@@ -88,20 +94,21 @@ def sft(config: QuickstartConfig) -> SFTConfig:
         epochs=None,
         minutes=config.minutes * SFT_SHARE,
         sequence_length=256,
-        tokens_per_step=4096,
+        tokens_per_step=2048,
         seed=config.seed,
-        precision="fp32",
-        optimizer=OptimizerConfig(lr=1e-3, matrix_lr=5e-3, weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=1e-3, matrix_lr=2e-3, weight_decay=0.0),
         schedule=ScheduleConfig(kind="linear", warmup_steps=10),
     )
 
 
-def grpo(config: QuickstartConfig) -> GRPOConfig:
-    """Return the reinforcement-learning step."""
+def grpo(config: QuickstartConfig, *, sft_seconds: float | None = None) -> GRPOConfig:
+    """Return the reinforcement-learning step; it gets the time that fine-tuning did not need."""
+    budget = config.minutes * (SFT_SHARE + GRPO_SHARE)
+    used = config.minutes * SFT_SHARE if sft_seconds is None else sft_seconds / 60
     return GRPOConfig(
         task="addition",
         difficulty=config.max_operand,
         steps=None,
-        minutes=config.minutes * GRPO_SHARE,
+        minutes=max(round(budget - used, 3), config.minutes * GRPO_SHARE),
         seed=config.seed,
     )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from weft.core.errors import ConfigError
+import torch
+
+from weft.core.errors import ConfigError, ResourceError
 from weft.train.optim import OptimizerConfig
 from weft.train.precision import Precision
 from weft.train.schedule import ScheduleConfig
+
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class LoopConfig:
         deterministic: Refuse operations whose result varies from run to run. A resumed run then
             is bit-identical to an uninterrupted one (with a budget in steps).
         num_threads: CPU threads of torch; none leaves them as they are.
+        device: Where the model is trained: cpu, cuda, or auto (cuda where there is one).
         compile: Compile the blocks with torch.compile; takes a minute or more to begin.
         ema_decay: Keep an exponential average of the weights with this decay and return it in
             place of the last weights; none keeps no average.
@@ -53,6 +60,7 @@ class LoopConfig:
     seed: int = 0
     deterministic: bool = False
     num_threads: int | None = None
+    device: Device = "auto"
     compile: bool = False
     ema_decay: float | None = None
     checkpoint_interval_s: float | None = 60.0
@@ -101,6 +109,19 @@ class LoopConfig:
                 fix="set steps=N or minutes=M",
             )
         return Budget(self.steps, None if self.minutes is None else self.minutes * 60)
+
+
+def resolve_device(device: Device) -> str:
+    """Return "cpu" or "cuda".
+
+    Raises:
+        ResourceError: cuda is asked for and torch sees no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("torch sees no CUDA device here", fix="use --device cpu")
+    return device
 
 
 @dataclass(frozen=True)

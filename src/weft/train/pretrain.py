@@ -11,12 +11,13 @@ from typing import Any
 from weft.checkpoint.hf import save_model
 from weft.core.events import Events
 from weft.data.loader import Loader, Packing
+from weft.data.mix import Mixture
 from weft.data.shards import TokenShards
 from weft.models.decoder import Decoder
 from weft.spec import HardwareSpec, ModelShape
 from weft.text.tokenizer import Tokenizer
 from weft.train.evaluate import heldout_metrics
-from weft.train.loop_config import LoopConfig
+from weft.train.loop_config import LoopConfig, resolve_device
 from weft.train.objective import NextTokenObjective
 from weft.train.trainer import Hook, Trainer, TrainResult
 
@@ -45,7 +46,7 @@ def run_pretrain(
     *,
     folder: Path,
     tokenizer: Tokenizer,
-    train: TokenShards,
+    train: TokenShards | Mixture,
     heldout: TokenShards | None,
     events: Events,
     on_sample: OnSample | None = None,
@@ -57,7 +58,7 @@ def run_pretrain(
         config: Everything that decides the result.
         folder: Run folder; training state goes to ``folder/checkpoints``.
         tokenizer: The one the shards were made with; saved beside the weights.
-        train: Shards to learn from.
+        train: Shards to learn from, or several with weights.
         heldout: Shards to measure on, or none.
         events: Where metrics go.
         on_sample: Returns a text the model wrote, called every ``sample_interval_s``.
@@ -67,7 +68,8 @@ def run_pretrain(
         Interrupted: Ctrl-C; the same call continues.
         DataError: shards and tokenizer do not belong together.
     """
-    for shards in (train, heldout):
+    sources = train.sources if isinstance(train, Mixture) else (train,)
+    for shards in (*sources, heldout):
         if shards is not None:
             shards.check_tokenizer(tokenizer.fingerprint)
     spec = config.model.build(
@@ -76,7 +78,7 @@ def run_pretrain(
         eos_ids=tokenizer.eos_ids,
         pad_id=tokenizer.pad_id,
     )
-    model = Decoder(spec, seed=config.seed)
+    model = Decoder(spec, seed=config.seed, device=resolve_device(config.device))
     loader = _loader(config, train, config.tokens_per_micro_batch)
     trainer = Trainer(
         model,
@@ -86,7 +88,7 @@ def run_pretrain(
         folder=folder / "checkpoints",
         title="pretrain",
         hardware=hardware,
-        bytes_per_token=train.num_bytes / train.num_tokens,
+        bytes_per_token=bytes_per_token(train),
         hooks=_hooks(config, heldout, on_sample),
     )
     result = trainer.run(events)
@@ -120,7 +122,17 @@ def evaluate_heldout(
     )
 
 
-def _loader(config: PretrainConfig, shards: TokenShards, tokens_per_batch: int) -> Loader:
+def bytes_per_token(shards: TokenShards | Mixture) -> float:
+    """Return the bytes of text behind a token, on average over what is drawn."""
+    if isinstance(shards, TokenShards):
+        return shards.num_bytes / shards.num_tokens
+    pairs = zip(shards.sources, shards.weights, strict=True)
+    return sum(weight * source.num_bytes / source.num_tokens for source, weight in pairs)
+
+
+def _loader(
+    config: PretrainConfig, shards: TokenShards | Mixture, tokens_per_batch: int
+) -> Loader:
     return Loader(
         shards,
         sequence_length=config.sequence_length,

@@ -21,7 +21,7 @@ from weft.train.objective import NextTokenObjective
 from weft.train.optim import OptimizerConfig
 from weft.train.pretrain import OnSample, sample_hook
 from weft.train.schedule import ScheduleConfig
-from weft.train.trainer import Trainer, TrainResult
+from weft.train.trainer import Hook, Trainer, TrainResult
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ def run_sft(
     tokenizer: Tokenizer | None = None,
     on_sample: OnSample | None = None,
     hardware: HardwareSpec | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> TrainResult:
     """Fine-tune ``model`` in place and write ``folder/model``; continues what is there.
 
-    ``examples`` are rendered conversations with loss masks (``weft.text.render.Renderer``).
+    ``examples`` are rendered conversations with loss masks (``weft.text.render.Renderer``);
+    ``hooks`` are called besides the sampler, and may end the run early.
 
     Raises:
         Interrupted: Ctrl-C; the same call continues.
@@ -83,9 +85,9 @@ def run_sft(
         text=f"{loader.num_examples} examples in {loader.num_sequences} sequences; "
         f"{loader.num_truncated} cut, {loader.num_dropped} without a target left out",
     )
-    hooks = []
+    all_hooks = list(hooks)
     if on_sample is not None and config.sample_interval_s is not None:
-        hooks.append(sample_hook(on_sample, config.sample_interval_s))
+        all_hooks.append(sample_hook(on_sample, config.sample_interval_s))
     trainer = Trainer(
         model,
         NextTokenObjective(),
@@ -94,7 +96,7 @@ def run_sft(
         folder=folder / "checkpoints",
         title="sft",
         hardware=hardware,
-        hooks=hooks,
+        hooks=all_hooks,
     )
     result = trainer.run(events)
     save_model(model, folder / "model", tokenizer=tokenizer)

@@ -44,7 +44,8 @@ class Hook:
         kind: Kind of the event its result becomes ("sample", "eval").
         interval_s: Seconds between two calls.
         call: Takes the model in evaluation mode, returns the event's values; a "text" among them
-            is shown. What it draws from random generators is undone.
+            is shown, a true "stop" ends the run as if its budget were used. What it draws from
+            random generators is undone.
     """
 
     kind: str
@@ -127,11 +128,11 @@ class Trainer:
         ):
             session = self._begin(store, events)
             with StopRequest() as stop, LiveLine(self.title, total=1.0) as line:
-                self._loop(session, store, stop, events, line)
+                reached = self._loop(session, store, stop, events, line)
                 if session.state.step > max(store.steps(), default=-1):
                     session.save(store)
                 store.wait()
-            if session.progress() < 1.0:
+            if session.progress() < 1.0 and not reached:
                 raise Interrupted(
                     f"stopped after step {session.state.step} "
                     f"({format_duration(session.state.elapsed_s)} of training); all is saved",
@@ -175,7 +176,8 @@ class Trainer:
         stop: StopRequest,
         events: Events,
         line: LiveLine,
-    ) -> None:
+    ) -> bool:
+        """Step to the end of the budget; return whether a hook ended the run before."""
         state, config = session.state, self.config
         meter = Meter(
             self.model.spec,
@@ -193,11 +195,12 @@ class Trainer:
             if meter.age_s >= config.log_interval_s or progress >= 1.0:
                 self._report(session, meter, events, line, progress)
             for hook, timer in hooks:
-                if timer.due():
-                    self._call(hook, state.step, events, line)
+                if timer.due() and self._call(hook, state.step, events, line):
+                    return True
             by_steps = config.checkpoint_interval_steps
             if checkpoint_timer.due() or (by_steps and state.step % by_steps == 0):
                 session.save(store)
+        return False
 
     def _step(self, session: Session, meter: Meter, progress: float) -> None:
         state, num_batches = session.state, self.config.num_micro_batches
@@ -234,7 +237,7 @@ class Trainer:
         events.emit("step", step=state.step, **metrics)
         line.update(min(progress, 1.0), f"step {state.step} · {status_line(metrics)}")
 
-    def _call(self, hook: Hook, step: int, events: Events, line: LiveLine) -> None:
+    def _call(self, hook: Hook, step: int, events: Events, line: LiveLine) -> bool:
         self.model.eval()
         with preserved_random_state(), torch.no_grad():
             values = hook.call(self.model)
@@ -242,6 +245,7 @@ class Trainer:
         events.emit(hook.kind, step=step, **values)
         if "text" in values:
             line.message(f"[step {step}] {values['text']}")
+        return bool(values.get("stop"))
 
 
 class _Timer:

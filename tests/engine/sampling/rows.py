@@ -35,7 +35,7 @@ def make_batch(
     ]
     rows, tokens, counts = np.array(entries, dtype=np.int64).reshape(-1, 3).T
     return SamplingBatch(
-        temperature_R=np.array([p.temperature for p in params], dtype=np.float32),
+        temperature_R=np.array([p.temperature for p in params]),
         top_k_R=np.array([p.top_k or 0 for p in params]),
         top_p_R=np.array([p.top_p for p in params]),
         min_p_R=np.array([p.min_p for p in params]),

@@ -72,13 +72,14 @@ def run(config: Any, out: Path) -> dict[str, Any]:
     from weft.cli.quickstart.ledger import StepLedger
     from weft.cli.quickstart.steps import Steps
     from weft.cli.quickstart.summary import write_summary
-    from weft.ops.machine import configure_threads
+    from weft.ops.machine import configure_threads, keep_freed_memory
     from weft.report.write import write_report
     from weft.spec import HardwareSpec
 
     with RunDirectory(out).open(config) as events:
         ledger, steps = StepLedger(out / "steps.json"), Steps(config, out)
         configure_threads()
+        keep_freed_memory()
         hardware = HardwareSpec(**ledger.run("doctor", "Machine", steps.doctor)["hardware"])
         ledger.run("corpus", "Corpus", steps.corpus)
         ledger.run("tokenizer", "Tokenizer", steps.tokenizer)
@@ -87,7 +88,10 @@ def run(config: Any, out: Path) -> dict[str, Any]:
         ledger.run("measure_base", "Measure: pre-trained", steps.measure_base)
         ledger.run("sft", "Fine-tuning", steps.sft)
         ledger.run("measure_sft", "Measure: fine-tuned", steps.measure_sft)
-        ledger.run("grpo", "Reinforcement learning (GRPO)", steps.grpo)
+        sft_seconds = ledger.durations()["sft"]
+        ledger.run(
+            "grpo", "Reinforcement learning (GRPO)", lambda: steps.grpo(sft_seconds=sft_seconds)
+        )
         ledger.run("measure_grpo", "Measure: finished model", steps.measure_grpo)
         ledger.run("publish", "Model", steps.publish)
         summary = write_summary(out, ledger, minutes=config.minutes)

@@ -21,14 +21,15 @@ from weft.core.environment import peak_memory_bytes
 from weft.core.runs import RunDirectory
 from weft.data.build import build_corpus
 from weft.data.corpus import Corpus
-from weft.data.shards import TokenShards
-from weft.data.tasks.addition import Addition
+from weft.data.mix import Mixture
+from weft.data.shards import TokenShards, write_shards
+from weft.data.tasks.addition import Addition, written_sums
 from weft.data.tasks.docstrings import Docstrings
 from weft.data.tasks.task import demonstration, sample
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.evals.exact_match import exact_match
-from weft.evals.perplexity import measure_perplexity
+from weft.evals.perplexity import encode_documents, measure_perplexity
 from weft.models.decoder import Decoder
 from weft.plan.figure import Figure
 from weft.plan.memory import training_memory
@@ -42,6 +43,7 @@ from weft.text.tokenizer import Tokenizer
 from weft.text.train import train_bpe
 from weft.train.pretrain import run_pretrain
 from weft.train.sft import run_sft
+from weft.train.trainer import Hook
 
 Result = dict[str, Any]
 
@@ -50,6 +52,9 @@ CHAT_PROMPT = "What is 17 + 25?"
 # What a Python process with torch loaded takes before it does anything.
 RUNTIME_BYTES = 400 * 2**20
 MEMORY_INTERVAL = 1.5
+PROBE_INTERVAL_S = 5.0
+NUM_PROBES = 150
+NUM_SUM_DOCUMENTS = 1600
 
 
 class Steps:
@@ -89,10 +94,12 @@ class Steps:
         tokenizer.save(self.folder / "tokenizer")
         shards = tokenize(corpus, tokenizer, self.folder / "shards")
         train = shards["train"]
+        sums = self._write_sums(tokenizer)
         bytes_per_token = train.num_bytes / train.num_tokens
         console.print(
             f"{tokenizer.vocab_size} tokens of {bytes_per_token:.2f} bytes on average; the corpus "
-            f"is {format_count(train.num_tokens)} tokens"
+            f"is {format_count(train.num_tokens)} tokens, and {format_count(sums.num_tokens)} tokens "
+            "are written-out additions"
         )
         return {"num_tokens": train.num_tokens, "bytes_per_token": bytes_per_token}
 
@@ -132,7 +139,7 @@ class Steps:
                 config,
                 folder=self.folder / "pretrain",
                 tokenizer=tokenizer,
-                train=TokenShards(self.folder / "shards" / "train"),
+                train=self._training_text(),
                 heldout=TokenShards(self.folder / "shards" / "heldout"),
                 events=events,
                 on_sample=text_sampler(tokenizer, SAMPLE_PROMPT),
@@ -161,6 +168,10 @@ class Steps:
         tokenizer = self._tokenizer()
         renderer = Renderer(tokenizer)
         examples = [renderer.render(demonstration(problem)) for problem in self._demonstrations()]
+        console.print(
+            f"{len(examples)} conversations; ends when {self.config.sft_target:.0%} of additions it "
+            "was not shown are right, so that something is left to learn by trying"
+        )
         with RunDirectory(self.folder / "sft").open(config) as events:
             result = run_sft(
                 config,
@@ -170,6 +181,7 @@ class Steps:
                 events=events,
                 tokenizer=tokenizer,
                 on_sample=chat_sampler(tokenizer),
+                hooks=[Hook("probe", PROBE_INTERVAL_S, self._probe)],
             )
         return {"steps": result.steps, "num_examples": len(examples)}
 
@@ -178,9 +190,9 @@ class Steps:
         model = load_model(self.folder / "sft" / "model", dtype=torch.float32)
         return {"exact_match": self._exact_match(model)}
 
-    def grpo(self) -> Result:
+    def grpo(self, *, sft_seconds: float) -> Result:
         """Let the model try, and learn from which answers were right."""
-        config = recipe.grpo(self.config)
+        config = recipe.grpo(self.config, sft_seconds=sft_seconds)
         model = load_model(self.folder / "sft" / "model", dtype=torch.float32)
         with RunDirectory(self.folder / "grpo").open(config) as events:
             result = run_grpo(
@@ -215,6 +227,20 @@ class Steps:
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.folder / "tokenizer")
 
+    def _write_sums(self, tokenizer: Tokenizer) -> TokenShards:
+        documents = written_sums(self._task(), num_documents=NUM_SUM_DOCUMENTS, seed=self.config.seed)
+        return write_shards(
+            self.folder / "shards" / "sums",
+            encode_documents(documents, tokenizer),
+            vocab_size=tokenizer.vocab_size,
+            tokenizer_fingerprint=tokenizer.fingerprint,
+        )
+
+    def _training_text(self) -> Mixture:
+        share = self.config.sums_share
+        sources = [TokenShards(self.folder / "shards" / name) for name in ("train", "sums")]
+        return Mixture(sources, (1.0 - share, share))
+
     def _task(self) -> Addition:
         return Addition(self.config.max_operand)
 
@@ -226,10 +252,23 @@ class Steps:
             *itertools.islice(docstrings, self.config.num_docstrings),
         ]
 
+    def _probe(self, model: Decoder) -> Result:
+        """Ask training problems that were not shown; enough right answers end fine-tuning."""
+        unseen = itertools.islice(
+            self._task().problems("train", self.config.seed),
+            self.config.num_sums,
+            self.config.num_sums + NUM_PROBES,
+        )
+        found = exact_match(self._llm(model), self._task(), list(unseen), max_tokens=8)
+        return {"exact_match": found.score, "stop": found.score >= self.config.sft_target}
+
+    def _llm(self, model: Decoder) -> LLM:
+        config = EngineConfig(kv_tokens=2**15, max_num_sequences=512, max_tokens_per_step=4096)
+        return LLM(model, self._tokenizer(), config)
+
     def _exact_match(self, model: Decoder) -> Result:
         problems = sample(self._task(), "test", count=self.config.eval_problems)
-        llm = LLM(model, self._tokenizer(), EngineConfig(kv_tokens=2**15, max_num_sequences=512))
-        found = exact_match(llm, self._task(), problems, max_tokens=8)
+        found = exact_match(self._llm(model), self._task(), problems, max_tokens=8)
         low, high = found.interval.low, found.interval.high
         console.print(
             f"exact match on {found.n} held-out additions: {found.score:.1%} "

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Smaller ones would overflow float32; they are greedy all the same.
+MIN_TEMPERATURE = 1e-20
+
 
 @dataclass(frozen=True)
 class Penalties:
@@ -48,7 +51,7 @@ class SamplingBatch:
         banned: (rows_E, tokens_E) that cannot be drawn, or none.
     """
 
-    temperature_R: NDArray[np.float32]
+    temperature_R: NDArray[np.float64]
     top_k_R: NDArray[np.int64]
     top_p_R: NDArray[np.float64]
     min_p_R: NDArray[np.float64]
@@ -60,6 +63,20 @@ class SamplingBatch:
     @property
     def num_rows(self) -> int:
         return len(self.temperature_R)
+
+    @property
+    def truncated_R(self) -> NDArray[np.bool_]:
+        """Rows whose distribution loses its unlikely tokens."""
+        return (self.top_k_R > 0) | (self.top_p_R < 1.0) | (self.min_p_R > 0.0)
+
+    @property
+    def scale_R(self) -> NDArray[np.float32]:
+        """What logits are multiplied with: one over the temperature, 1 for a greedy row.
+
+        Rounded once from double precision, as training does.
+        """
+        temperature_R = np.where(self.temperature_R == 0.0, 1.0, self.temperature_R)
+        return (1.0 / np.maximum(temperature_R, MIN_TEMPERATURE)).astype(np.float32)
 
     def select(self, rows: NDArray[np.int64]) -> SamplingBatch:
         """Return the batch of some rows, for shaping and drawing only.

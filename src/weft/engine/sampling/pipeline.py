@@ -12,19 +12,20 @@ Shapes: R rows that sample, V vocabulary, C candidates, E sparse entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from weft.engine.sampling.batch import Penalties, SamplingBatch
+from weft.engine.sampling.batch import MIN_TEMPERATURE, Penalties, SamplingBatch
+from weft.ops import row_log_probs
 
 # Nucleus thresholds are first sought among this many candidates; only rows whose nucleus is
 # wider sort their whole vocabulary.
 NUM_CANDIDATES = 128
 
-_MIN_TEMPERATURE = 1e-20
 _NEGATIVE_INFINITY = float("-inf")
 
 
@@ -45,6 +46,10 @@ class Draws:
     shaped: tuple[tuple[np.ndarray, Tensor], ...] = ()
 
 
+# Tokens, their log-probabilities, and all log-probabilities if a row wants alternatives.
+Drawn = tuple[Tensor, Tensor, Tensor | None]
+
+
 def sample(logits_RV: Tensor, batch: SamplingBatch) -> Draws:
     """Draw one token per row; ``logits_RV`` (float32) is overwritten.
 
@@ -56,11 +61,17 @@ def sample(logits_RV: Tensor, batch: SamplingBatch) -> Draws:
     if batch.penalties is not None:
         apply_penalties(logits_RV, batch.penalties)
     greedy_R = batch.temperature_R == 0.0
-    if greedy_R.all():
-        return _with_shape(*_greedy(logits_RV), batch, np.arange(batch.num_rows))
-    if not greedy_R.any():
-        return _with_shape(*_draw(logits_RV, batch), batch, np.arange(batch.num_rows))
-    return _mixed(logits_RV, batch, np.flatnonzero(greedy_R), np.flatnonzero(~greedy_R))
+    truncated_R = ~greedy_R & batch.truncated_R
+    kinds = (
+        (greedy_R, _greedy),
+        (~greedy_R & ~truncated_R, _draw),
+        (truncated_R, _draw_truncated),
+    )
+    used = [(np.flatnonzero(rows_R), draw) for rows_R, draw in kinds if rows_R.any()]
+    if len(used) == 1:
+        rows, draw = used[0]
+        return _with_shape(*draw(logits_RV, batch), batch, rows)
+    return _mixed(logits_RV, batch, used)
 
 
 def apply_bans(logits_RV: Tensor, batch: SamplingBatch) -> None:
@@ -86,14 +97,18 @@ def apply_penalties(logits_RV: Tensor, penalties: Penalties) -> None:
 def shape(logits_RV: Tensor, batch: SamplingBatch) -> Tensor:
     """Apply temperature, top-k, top-p and min-p in place; the maximum of each row becomes 0."""
     scaled_RV = logits_RV.sub_(logits_RV.amax(dim=-1, keepdim=True))
-    if (batch.temperature_R != 1.0).any():
-        temperature_R = np.maximum(batch.temperature_R, np.float32(_MIN_TEMPERATURE))
-        scaled_RV.div_(_to(temperature_R, logits_RV)[:, None])
-    cut = (batch.top_k_R > 0) | (batch.top_p_R < 1.0) | (batch.min_p_R > 0.0)
-    if not cut.any():
+    _apply_temperature(scaled_RV, batch)
+    if not batch.truncated_R.any():
         return scaled_RV
     threshold_R = _thresholds(scaled_RV, batch)
     return scaled_RV.masked_fill_(scaled_RV < threshold_R[:, None], _NEGATIVE_INFINITY)
+
+
+def _apply_temperature(shifted_RV: Tensor, batch: SamplingBatch) -> None:
+    """Divide in place rows whose maximum is 0."""
+    if (batch.temperature_R != 1.0).any():
+        temperature_R = np.maximum(batch.temperature_R, MIN_TEMPERATURE).astype(np.float32)
+        shifted_RV.div_(_to(temperature_R, shifted_RV)[:, None])
 
 
 def _thresholds(scaled_RV: Tensor, batch: SamplingBatch) -> Tensor:
@@ -152,50 +167,87 @@ def _nucleus(
     return values_RC.gather(1, index_R[:, None])[:, 0], covered_R
 
 
-def _greedy(logits_RV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens, their log-probabilities and all log-probabilities."""
+def _greedy(logits_RV: Tensor, batch: SamplingBatch) -> Drawn:
+    """Take the first largest logit."""
     tokens_R = logits_RV.argmax(dim=-1)
+    logprobs_R = row_log_probs(logits_RV, tokens_R, _to(batch.scale_R, logits_RV))
+    return tokens_R, logprobs_R, _all_log_probs(logits_RV, tokens_R, logprobs_R, batch)
+
+
+def _draw(logits_RV: Tensor, batch: SamplingBatch) -> Drawn:
+    """Draw from the whole vocabulary; the log-probability is the very one that training computes.
+
+    Policy gradients weigh a token by the ratio of the two, which must not hold their roundings.
+    """
+    # Not in place: the log-probability needs the logits as they are.
+    shaped_RV = logits_RV - logits_RV.amax(dim=-1, keepdim=True)
+    _apply_temperature(shaped_RV, batch)
+    weights_RV = shaped_RV.exp() if _reports(batch) else shaped_RV.exp_()
+    tokens_R = _inverse_transform(weights_RV, batch)[0][:, 0]
+    logprobs_R = row_log_probs(logits_RV, tokens_R, _to(batch.scale_R, logits_RV))
+    return tokens_R, logprobs_R, _all_log_probs(shaped_RV, tokens_R, logprobs_R, batch)
+
+
+def _all_log_probs(
+    shaped_RV: Tensor, tokens_R: Tensor, logprobs_R: Tensor, batch: SamplingBatch
+) -> Tensor | None:
+    """Return all log-probabilities if a row reports some, that of the drawn token as given."""
+    if not _reports(batch):
+        return None
     # The softmax kernels reduce each row alone, whatever the number of rows.
-    logprobs_RV = logits_RV.log_softmax(dim=-1)
-    return tokens_R, logprobs_RV.gather(1, tokens_R[:, None])[:, 0], logprobs_RV
+    logprobs_RV = shaped_RV.log_softmax(dim=-1)
+    return logprobs_RV.add_(logprobs_R[:, None] - logprobs_RV.gather(1, tokens_R[:, None]))
 
 
-def _draw(logits_RV: Tensor, batch: SamplingBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens by inverse transform, their log-probabilities and all of them."""
+def _draw_truncated(logits_RV: Tensor, batch: SamplingBatch) -> Drawn:
+    """Draw from what top-k, top-p and min-p leave."""
     shaped_RV = shape(logits_RV, batch)
-    cumulative_RV = shaped_RV.exp().cumsum_(dim=-1)
+    tokens_R1, total_R1 = _inverse_transform(shaped_RV.exp(), batch)
+    log_total_R1 = total_R1.log()
+    logprobs_R = (shaped_RV.gather(1, tokens_R1) - log_total_R1)[:, 0]
+    return tokens_R1[:, 0], logprobs_R, shaped_RV.sub_(log_total_R1) if _reports(batch) else None
+
+
+def _inverse_transform(weights_RV: Tensor, batch: SamplingBatch) -> tuple[Tensor, Tensor]:
+    """Return drawn tokens and the sum of each row, both [R, 1]; the weights are overwritten."""
+    cumulative_RV = weights_RV.cumsum_(dim=-1)
     total_R1 = cumulative_RV[:, -1:]
-    uniform_R1 = _to(batch.uniform_R, logits_RV)[:, None]
+    uniform_R1 = _to(batch.uniform_R, weights_RV)[:, None]
     # Rounding up to the total itself would step past the last token that has any mass.
     below_R1 = torch.nextafter(total_R1, torch.zeros_like(total_R1))
     target_R1 = torch.minimum((uniform_R1 * total_R1.double()).to(total_R1.dtype), below_R1)
     tokens_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
     # A row of NaN has no total; the runner reports it, the index only has to be a valid one.
-    tokens_R1.clamp_(max=logits_RV.shape[-1] - 1)
-    log_total_R1 = total_R1.log()
-    logprobs_R = (shaped_RV.gather(1, tokens_R1) - log_total_R1)[:, 0]
-    wants_all = bool(batch.num_top_R.any())
-    return tokens_R1[:, 0], logprobs_R, shaped_RV.sub_(log_total_R1) if wants_all else shaped_RV
+    return tokens_R1.clamp_(max=weights_RV.shape[-1] - 1), total_R1
+
+
+def _reports(batch: SamplingBatch) -> bool:
+    """Return whether a row wants alternatives beside its token."""
+    return bool(batch.num_top_R.any())
 
 
 def _with_shape(
-    tokens_R: Tensor, logprobs_R: Tensor, shaped_RV: Tensor, batch: SamplingBatch, rows: np.ndarray
+    tokens_R: Tensor,
+    logprobs_R: Tensor,
+    shaped_RV: Tensor | None,
+    batch: SamplingBatch,
+    rows: np.ndarray,
 ) -> Draws:
-    keep = bool(batch.num_top_R.any())
-    return Draws(tokens_R, logprobs_R, ((rows, shaped_RV),) if keep else ())
+    return Draws(tokens_R, logprobs_R, () if shaped_RV is None else ((rows, shaped_RV),))
 
 
 def _mixed(
-    logits_RV: Tensor, batch: SamplingBatch, greedy_rows: np.ndarray, drawn_rows: np.ndarray
+    logits_RV: Tensor,
+    batch: SamplingBatch,
+    used: Sequence[tuple[np.ndarray, Callable[[Tensor, SamplingBatch], Drawn]]],
 ) -> Draws:
-    """Sample greedy and drawing rows apart and put them back in order."""
+    """Sample each kind of row apart and put them back in order."""
     tokens_R = torch.empty(batch.num_rows, dtype=torch.int64, device=logits_RV.device)
     logprobs_R = torch.empty(batch.num_rows, dtype=logits_RV.dtype, device=logits_RV.device)
     shaped: tuple[tuple[np.ndarray, Tensor], ...] = ()
-    for rows, greedy in ((greedy_rows, True), (drawn_rows, False)):
+    for rows, draw in used:
         rows_t, part = _to(rows, logits_RV), batch.select(rows)
-        result = _greedy(logits_RV[rows_t]) if greedy else _draw(logits_RV[rows_t], part)
-        draws = _with_shape(*result, part, rows)
+        draws = _with_shape(*draw(logits_RV[rows_t], part), part, rows)
         tokens_R[rows_t], logprobs_R[rows_t] = draws.tokens_R, draws.logprobs_R
         shaped += draws.shaped
     return Draws(tokens_R, logprobs_R, shaped)

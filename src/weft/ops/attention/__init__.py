@@ -7,4 +7,7 @@
 - ``native.py``     the paged op in C: no gather, and the same bits for a token in any batch or
   chunk, which is why it also runs prefill.
 - ``native_packed.py``  the packed op in C, forward and backward.
+
+Both C ops give a row the same bits (``native/softmax.h`` says how), so that what the engine
+samples has exactly the probability that training computes.
 """

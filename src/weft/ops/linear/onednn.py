@@ -43,7 +43,7 @@ def multiplies(a_MK: Tensor, b: Tensor) -> bool:
         and a_MK.device.type == b.device.type == "cpu"
         and a_MK.shape[0] >= MIN_ROWS
         and b.numel() > 0
-        and _available()
+        and available()
     )
 
 
@@ -69,7 +69,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TF: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: Any, grad_TF: Tensor
+    ) -> tuple[Tensor | None, ...]:
         x_TD, weight_FD = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         return (
@@ -84,5 +86,6 @@ def _call(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
 
 
 @functools.cache
-def _available() -> bool:
+def available() -> bool:
+    """Return whether this torch has oneDNN and the operator."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

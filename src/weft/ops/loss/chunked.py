@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from weft.ops.dispatch import needs_grad
 from weft.ops.linear.onednn import matmul
+from weft.ops.linear.rows import pad_rows
 from weft.ops.loss.rows import softmax_gradient_, softmax_stats
 
 NO_TOKEN = -(2**63)  # an ignore index that no target can have
@@ -175,7 +176,9 @@ def _log_probs(
     """Return (log-probabilities, log sum exp, the logits if they are one chunk)."""
     stats, logits_CV = [], None
     for part in _chunks(len(targets_T), chunk):
-        logits_CV = _product(hidden_TD[part], weight_VD)
+        hidden_CD = hidden_TD[part]
+        # The sampler pads its rows too: what it draws has the same log-probability here.
+        logits_CV = _product(pad_rows(hidden_CD), weight_VD)[: len(hidden_CD)]
         stats.append(softmax_stats(logits_CV, targets_T[part], NO_TOKEN, scale))
     if len(stats) == 1:
         return stats[0][1], stats[0][0], logits_CV

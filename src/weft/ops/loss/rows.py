@@ -12,9 +12,11 @@ from weft.ops.native.library import TYPE_CODES, is_plain, load_library, num_thre
 
 
 def softmax_stats(
-    logits_CV: Tensor, targets_C: Tensor, ignore: int, scale: float
+    logits_CV: Tensor, targets_C: Tensor, ignore: int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (log sum exp of scale * logits, log-probability of the target or 0), each [C].
+
+    ``scale`` is one number or float32 [C]. In C a row's numbers depend on that row alone.
 
     Raises:
         IndexError: A target outside the vocabulary.
@@ -24,9 +26,11 @@ def softmax_stats(
         return _torch_stats(logits_CV, targets_C, ignore, scale)
     num_rows, vocab_size = logits_CV.shape
     lse_C, logp_C = torch.empty(num_rows), torch.empty(num_rows)
+    scales = scale if isinstance(scale, Tensor) else torch.tensor(scale, dtype=torch.float32)
     num_bad = library.functions.weft_softmax_stats(
-        logits_CV.data_ptr(), TYPE_CODES[logits_CV.dtype], targets_C.data_ptr(), ignore, scale,
-        num_rows, vocab_size, lse_C.data_ptr(), logp_C.data_ptr(), num_threads(logits_CV.numel()),
+        logits_CV.data_ptr(), TYPE_CODES[logits_CV.dtype], targets_C.data_ptr(), ignore,
+        scales.data_ptr(), scales.dim(), num_rows, vocab_size, lse_C.data_ptr(),
+        logp_C.data_ptr(), num_threads(logits_CV.numel()),
     )  # fmt: skip
     if num_bad:
         raise IndexError(f"{num_bad} targets are outside the vocabulary of {vocab_size}")
@@ -59,13 +63,18 @@ def _is_native(logits_CV: Tensor) -> bool:
 
 
 def _torch_stats(
-    logits_CV: Tensor, targets_C: Tensor, ignore: int, scale: float
+    logits_CV: Tensor, targets_C: Tensor, ignore: int, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)) * scale
-    lse_C = wide_CV.logsumexp(-1)
+    wide_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    scale_C1 = scale.unsqueeze(-1) if isinstance(scale, Tensor) else scale
+    highest_C1 = wide_CV.amax(-1, keepdim=True)
+    # As in C, the largest logit is taken off before the rest is scaled: no digits are lost.
+    shifted_CV = (wide_CV - highest_C1).mul_(scale_C1)
+    log_total_C1 = shifted_CV.logsumexp(-1, keepdim=True)
     ignored_C = targets_C == ignore
     index_C1 = targets_C.masked_fill(ignored_C, 0).unsqueeze(-1)
-    logp_C = wide_CV.gather(-1, index_C1).squeeze(-1) - lse_C
+    logp_C = (shifted_CV.gather(-1, index_C1) - log_total_C1).squeeze(-1)
+    lse_C = (highest_C1 * scale_C1 + log_total_C1).squeeze(-1)
     return lse_C, logp_C.masked_fill(ignored_C, 0.0)
 
 

@@ -1,12 +1,13 @@
 // Attention from single tokens to the paged cache they belong to, with no gather: softmax over
-// tiles of positions with a running maximum (Milakov and Gimelshein 2018; Dao et al. 2022).
-// Tiles start at multiples of TILE from position 0, so a token's result depends on its own
-// sequence only: not on the batch, on the chunk it was computed in, or on the threads.
+// blocks of positions with a running maximum (Milakov and Gimelshein 2018; Dao et al. 2022).
+// A token's result depends on its own sequence only: not on the batch, on the chunk it was
+// computed in, or on the threads. It is also what packed.c computes, to the bit: see softmax.h.
 
 #include "kernels.h"
 #include "lanes.h"
+#include "softmax.h"
 
-enum { TILE = 32, MAX_WIDTH = 256, MAX_GROUP = 16 };
+enum { MAX_WIDTH = 256, MAX_GROUP = 16 };
 
 typedef struct {
     const void *keys, *values;
@@ -22,57 +23,43 @@ typedef struct {
     float query[MAX_WIDTH], mixed[MAX_WIDTH], highest, total;
 } State;
 
-static void point_at(const void *cache, const Context *context, int64_t start, int64_t n,
-                     int64_t kv_head, float tile[TILE][MAX_WIDTH], const float **rows) {
-    for (int64_t i = 0; i < n; ++i) {
+// Find, or convert into `block`, the rows of positions start + low .. start + high - 1.
+static void point_at(const void *cache, const Context *context, int64_t start, int64_t low,
+                     int64_t high, int64_t kv_head, float block[WEFT_SPAN][MAX_WIDTH],
+                     const float **rows) {
+    for (int64_t i = low; i < high; ++i) {
         int64_t row = context->slots[start + i] * context->num_kv_heads + kv_head;
-        rows[i] = weft_load(cache, context->type, row * context->width, context->width, tile[i]);
+        rows[i] = weft_load(cache, context->type, row * context->width, context->width, block[i]);
     }
-}
-
-// Turn scores into weights exp(score - highest), rescaling what was summed so far.
-static float update_softmax(State *state, float scores[TILE], int64_t n) {
-    float top = -INFINITY, factor = 1.0f, sum = 0.0f;
-    for (int64_t i = 0; i < n; ++i) top = scores[i] > top ? scores[i] : top;
-    if (top > state->highest) {
-        factor = weft_exp(state->highest - top);
-        state->highest = top;
-    }
-    float offset = state->highest == -INFINITY ? 0.0f : state->highest;
-    for (int64_t i = n; i < TILE; ++i) scores[i] = -INFINITY;
-#pragma omp simd
-    for (int64_t i = 0; i < TILE; ++i) scores[i] = weft_exp(scores[i] - offset);
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < TILE; ++i) sum += scores[i];
-    state->total = state->total * factor + sum;
-    return factor;
 }
 
 // `width` is a constant in every call, so that the accumulators live in registers.
-static inline __attribute__((always_inline)) void add_tile(State *state, const float **keys,
-                                                           const float **values, int64_t n,
-                                                           float scale, int64_t width) {
-    float scores[TILE];
-    for (int64_t i = 0; i < n; ++i) scores[i] = weft_dot(state->query, keys[i], width) * scale;
-    float factor = update_softmax(state, scores, n);
+static inline __attribute__((always_inline)) void add_block(State *state, const float **keys,
+                                                            const float **values, int64_t low,
+                                                            int64_t high, int64_t width) {
+    float scores[WEFT_SPAN];
+    for (int64_t i = low; i < high; ++i) scores[i] = weft_dot(state->query, keys[i], width);
     weft_lanes mixed[MAX_WIDTH / WEFT_LANES];
+    float factor = weft_soften(scores, low, high, 0, &state->highest, &state->total);
     for (int64_t d = 0; d < width / WEFT_LANES; ++d)
         mixed[d] = weft_get(state->mixed + d * WEFT_LANES) * factor;
-    for (int64_t i = 0; i < n; ++i)
+    for (int64_t i = low; i < high; ++i) {
+        weft_lanes weight = weft_splat(scores[i]);
         for (int64_t d = 0; d < width / WEFT_LANES; ++d)
-            mixed[d] += weft_get(values[i] + d * WEFT_LANES) * scores[i];
+            mixed[d] = weft_fma(weft_get(values[i] + d * WEFT_LANES), weight, mixed[d]);
+    }
     for (int64_t d = 0; d < width / WEFT_LANES; ++d)
         weft_put(state->mixed + d * WEFT_LANES, mixed[d]);
 }
 
-static void add_group(State *states, const float **keys, const float **values, int64_t n,
-                      const Context *context) {
+static void add_group(State *states, const float **keys, const float **values, int64_t low,
+                      int64_t high, const Context *context) {
     for (int64_t g = 0; g < context->group; ++g) switch (context->width) {
-        case 32: add_tile(&states[g], keys, values, n, context->scale, 32); break;
-        case 64: add_tile(&states[g], keys, values, n, context->scale, 64); break;
-        case 96: add_tile(&states[g], keys, values, n, context->scale, 96); break;
-        case 128: add_tile(&states[g], keys, values, n, context->scale, 128); break;
-        default: add_tile(&states[g], keys, values, n, context->scale, context->width);
+        case 32: add_block(&states[g], keys, values, low, high, 32); break;
+        case 64: add_block(&states[g], keys, values, low, high, 64); break;
+        case 96: add_block(&states[g], keys, values, low, high, 96); break;
+        case 128: add_block(&states[g], keys, values, low, high, 128); break;
+        default: add_block(&states[g], keys, values, low, high, context->width);
     }
 }
 
@@ -80,22 +67,23 @@ static void add_group(State *states, const float **keys, const float **values, i
 static void attend(const Context *context, int64_t kv_head, const void *q, void *out,
                    int64_t q_offset, int64_t q_head_stride, int64_t out_offset, int q_type) {
     State states[MAX_GROUP];
-    float key_tile[TILE][MAX_WIDTH], value_tile[TILE][MAX_WIDTH], buffer[MAX_WIDTH];
-    const float *keys[TILE], *values[TILE];
+    float key_block[WEFT_SPAN][MAX_WIDTH], value_block[WEFT_SPAN][MAX_WIDTH], buffer[MAX_WIDTH];
+    const float *keys[WEFT_SPAN], *values[WEFT_SPAN];
     int64_t width = context->width;
     for (int64_t g = 0; g < context->group; ++g) {
         const float *query = weft_load(q, q_type, q_offset + g * q_head_stride, width, buffer);
-        memcpy(states[g].query, query, (size_t)width * sizeof(float));
+        for (int64_t d = 0; d < width; ++d) states[g].query[d] = context->scale * query[d];
         memset(states[g].mixed, 0, (size_t)width * sizeof(float));
         states[g].highest = -INFINITY;
         states[g].total = 0.0f;
     }
-    for (int64_t start = context->first; start < context->last;) {
-        int64_t end = weft_min(context->last, (start / TILE + 1) * TILE), n = end - start;
-        point_at(context->keys, context, start, n, kv_head, key_tile, keys);
-        point_at(context->values, context, start, n, kv_head, value_tile, values);
-        add_group(states, keys, values, n, context);
-        start = end;
+    int64_t start = context->first / WEFT_SPAN * WEFT_SPAN;
+    for (; start < context->last; start += WEFT_SPAN) {
+        int64_t low = context->first > start ? context->first - start : 0;
+        int64_t high = weft_min(context->last - start, WEFT_SPAN);
+        point_at(context->keys, context, start, low, high, kv_head, key_block, keys);
+        point_at(context->values, context, start, low, high, kv_head, value_block, values);
+        add_group(states, keys, values, low, high, context);
     }
     for (int64_t g = 0; g < context->group; ++g) {
         int64_t offset = out_offset + g * width;

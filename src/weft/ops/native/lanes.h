@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 enum { WEFT_LANES = 16 };
 
@@ -23,6 +26,18 @@ static inline void weft_put(float *target, weft_lanes lanes) {
     memcpy(target, &lanes, sizeof lanes);
 }
 
+// Return a * b + c, rounded once where that is one instruction, whatever surrounds the call: left
+// to the compiler, the same sum may be fused in one function and not in another.
+static inline weft_lanes weft_fma(weft_lanes a, weft_lanes b, weft_lanes c) {
+#ifdef __AVX512F__
+    return (weft_lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline weft_lanes weft_splat(float value) { return (weft_lanes){0} + value; }
+
 // Add the sixteen lanes by halves: a fixed order.
 static inline float weft_sum(weft_lanes lanes) {
     weft_lanes8 halves[2];
@@ -39,7 +54,7 @@ static inline __attribute__((always_inline)) float weft_dot(const float *a, cons
                                                             int64_t width) {
     weft_lanes sum = weft_get(a) * weft_get(b);
     for (int64_t d = WEFT_LANES; d < width; d += WEFT_LANES)
-        sum += weft_get(a + d) * weft_get(b + d);
+        sum = weft_fma(weft_get(a + d), weft_get(b + d), sum);
     return weft_sum(sum);
 }
 

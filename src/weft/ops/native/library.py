@@ -26,7 +26,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "weft_swiglu_backward": (*(_POINTER,) * 3, _SIZE, _SIZE, _INT, _INT),
     "weft_rotary": (*(_POINTER,) * 4, *(_SIZE,) * 6, _FLOAT, *(_INT,) * 3),
     "weft_softmax_stats": (
-        *(_POINTER, _INT, _POINTER, _SIZE, _FLOAT),
+        *(_POINTER, _INT, _POINTER, _SIZE, _POINTER, _SIZE),
         *(_SIZE, _SIZE, _POINTER, _POINTER, _INT),
     ),
     "weft_softmax_gradient": (

@@ -3,13 +3,15 @@
 // One task is one document and one key head with all its query heads: keys and values are copied
 // once to float32, also transposed, and every product is then a small dense one over blocks of
 // SIDE positions. A task adds its sums in a fixed order, so nothing depends on the threads.
+// Forward, a row is what attention.c computes for the same token, to the bit: see softmax.h.
 
 #include <stdlib.h>
 
 #include "kernels.h"
 #include "lanes.h"
+#include "softmax.h"
 
-enum { SIDE = 64, TILE_ROWS = 4 };
+enum { SIDE = WEFT_SPAN, TILE_ROWS = 4 };
 
 // A [tokens, heads, width] tensor with free strides of the first two axes.
 typedef struct {
@@ -40,8 +42,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
         weft_lanes row[4];
         for (int64_t v = 0; v < nv; ++v) row[v] = weft_get(b + k * b_row + v * WEFT_LANES);
         for (int64_t r = 0; r < TILE_ROWS; ++r) {
-            float factor = a[r * a_row + k * a_column];
-            for (int64_t v = 0; v < nv; ++v) sums[r][v] += row[v] * factor;
+            weft_lanes factor = weft_splat(a[r * a_row + k * a_column]);
+            for (int64_t v = 0; v < nv; ++v) sums[r][v] = weft_fma(row[v], factor, sums[r][v]);
         }
     }
     for (int64_t r = 0; r < TILE_ROWS; ++r)
@@ -96,6 +98,12 @@ static void transpose(const float *rows, int64_t num_rows, int64_t width, float 
         for (int64_t d = 0; d < width; ++d) columns[d * num_rows + i] = rows[i * width + d];
 }
 
+// Sixteen rows at a time: [num_rows / 16, width, 16], which score_tile reads front to back.
+static void transpose_lanes(const float *rows, int64_t num_rows, int64_t width, float *columns) {
+    for (int64_t i = 0; i < num_rows; i += WEFT_LANES)
+        transpose(rows + i * width, WEFT_LANES, width, columns + i * width);
+}
+
 // The first and one past the last key that row `position` may see.
 static int64_t first_key(const Task *task, int64_t position) {
     int64_t first = task->window > 0 ? position + 1 - task->window : 0;
@@ -111,27 +119,74 @@ static void visible(const Task *task, int64_t position, int64_t start, int64_t c
     *high = *high < *low ? *low : weft_min(*high, columns);
 }
 
-// Fold a block of scores into a row's running softmax; the scores become weights.
-static void soften_row(float *scores, int64_t low, int64_t high, int64_t columns, float *mixed,
-                       int64_t width, float *highest, float *total) {
-    float top = *highest, sum = 0.0f;
-    for (int64_t j = 0; j < low; ++j) scores[j] = -INFINITY;
-    for (int64_t j = high; j < columns; ++j) scores[j] = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < columns; ++j) top = scores[j] > top ? scores[j] : top;
-    if (top > *highest) {
-        float factor = weft_exp(*highest - top);
-        for (int64_t d = 0; d < width; ++d) mixed[d] *= factor;
-        *total *= factor;
-        *highest = top;
+// Four queries' share of one lane in weft_dot: products d = lane, lane + 16, ... in that order.
+typedef struct {
+    weft_lanes row[TILE_ROWS];
+} Lane;
+
+static inline __attribute__((always_inline)) Lane lane_of(const float *query, const float *keys,
+                                                          int64_t width, int64_t lane) {
+    Lane sums;
+    for (int64_t r = 0; r < TILE_ROWS; ++r)
+        sums.row[r] = weft_get(keys + lane * WEFT_LANES) * query[r * width + lane];
+    for (int64_t d = lane + WEFT_LANES; d < width; d += WEFT_LANES)
+        for (int64_t r = 0; r < TILE_ROWS; ++r)
+            sums.row[r] = weft_fma(weft_get(keys + d * WEFT_LANES),
+                                   weft_splat(query[r * width + d]), sums.row[r]);
+    return sums;
+}
+
+static inline __attribute__((always_inline)) Lane add(Lane a, Lane b) {
+    for (int64_t r = 0; r < TILE_ROWS; ++r) a.row[r] += b.row[r];
+    return a;
+}
+
+static inline __attribute__((always_inline)) Lane quarter_of(const float *query, const float *keys,
+                                                             int64_t width, int64_t lane) {
+    Lane even = add(lane_of(query, keys, width, lane), lane_of(query, keys, width, lane + 8));
+    Lane odd = add(lane_of(query, keys, width, lane + 4), lane_of(query, keys, width, lane + 12));
+    return add(even, odd);
+}
+
+// Inner products of four queries and sixteen keys ([width, 16]), added up in weft_dot's order.
+static inline __attribute__((always_inline)) void score_tile(const float *query, const float *keys,
+                                                             int64_t width, float *scores) {
+    Lane even = add(quarter_of(query, keys, width, 0), quarter_of(query, keys, width, 2));
+    Lane odd = add(quarter_of(query, keys, width, 1), quarter_of(query, keys, width, 3));
+    Lane dots = add(even, odd);
+    for (int64_t r = 0; r < TILE_ROWS; ++r) weft_put(scores + r * SIDE, dots.row[r]);
+}
+
+static void score_keys(const float *query, const float *keys, int64_t width, float *scores) {
+    switch (width) {
+        case 32: score_tile(query, keys, 32, scores); break;
+        case 64: score_tile(query, keys, 64, scores); break;
+        case 96: score_tile(query, keys, 96, scores); break;
+        case 128: score_tile(query, keys, 128, scores); break;
+        default: score_tile(query, keys, width, scores);
     }
-    float offset = *highest == -INFINITY ? 0.0f : *highest;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < columns; ++j) {
-        scores[j] = weft_exp(scores[j] - offset);
-        sum += scores[j];
+}
+
+// Four queries, the first at `position`, against the block of keys at `key`.
+static void forward_tile(Task *task, int64_t position, int64_t row, int64_t key, float *highest,
+                         float *total) {
+    int64_t width = task->width, low, high;
+    // Keys after the last of the four queries are seen by none of them.
+    int64_t depth = weft_min(round_up(position + TILE_ROWS - key, WEFT_LANES), SIDE);
+    depth = weft_min(depth, task->padded - key);
+    float *mixed = task->mixed + row * width;
+    for (int64_t j = 0; j < depth; j += WEFT_LANES)
+        score_keys(task->query + row * width, task->keys_t + (key + j) * width, width,
+                   task->scores + j);
+    for (int64_t r = 0; r < TILE_ROWS; ++r) {
+        visible(task, position + r, key, depth, &low, &high);
+        float factor = weft_soften(task->scores + r * SIDE, low, high, depth, &highest[r],
+                                   &total[r]);
+        if (factor != 1.0f)
+            for (int64_t d = 0; d < width; ++d) mixed[r * width + d] *= factor;
     }
-    *total += sum;
+    multiply(TILE_ROWS, width, depth, task->scores, SIDE, 1, task->values + key * width, width,
+             mixed, width, 1);
 }
 
 // One block of queries against all keys it sees: `mixed` is the result, `lse` its log sum exp.
@@ -141,18 +196,9 @@ static void forward_block(Task *task, int64_t start, int64_t count, float *lse,
     float highest[SIDE], total[SIDE];
     memset(task->mixed, 0, (size_t)(rows * width) * sizeof(float));
     for (int64_t i = 0; i < rows; ++i) highest[i] = -INFINITY, total[i] = 0.0f;
-    for (int64_t key = first_key(task, start) / SIDE * SIDE; key < start + count; key += SIDE) {
-        int64_t columns = weft_min(SIDE, task->padded - key), low, high;
-        multiply(rows, columns, width, task->query, width, 1, task->keys_t + key, task->padded,
-                 task->scores, SIDE, 0);
-        for (int64_t i = 0; i < rows; ++i) {
-            visible(task, start + i, key, columns, &low, &high);
-            soften_row(task->scores + i * SIDE, low, high, columns, task->mixed + i * width, width,
-                       &highest[i], &total[i]);
-        }
-        multiply(rows, width, columns, task->scores, SIDE, 1, task->values + key * width, width,
-                 task->mixed, width, 1);
-    }
+    for (int64_t key = first_key(task, start) / SIDE * SIDE; key < start + count; key += SIDE)
+        for (int64_t i = 0; i < rows; i += TILE_ROWS)
+            forward_tile(task, start + i, i, key, highest + i, total + i);
     for (int64_t i = 0; i < count; ++i) {
         float inverse = 1.0f / total[i];
         for (int64_t d = 0; d < width; ++d) task->mixed[i * width + d] *= inverse;
@@ -226,8 +272,12 @@ static void load_context(Task *task, const Heads *keys, const Heads *values, int
     int64_t length = task->length, padded = task->padded, width = task->width;
     load_rows(keys, token, kv_head, length, padded, width, 1.0f, task->keys);
     load_rows(values, token, kv_head, length, padded, width, 1.0f, task->values);
-    transpose(task->keys, padded, width, task->keys_t);
-    if (backward) transpose(task->values, padded, width, task->values_t);
+    if (backward) {
+        transpose(task->keys, padded, width, task->keys_t);
+        transpose(task->values, padded, width, task->values_t);
+    } else {
+        transpose_lanes(task->keys, padded, width, task->keys_t);
+    }
 }
 
 // lse is [tokens, num_heads]. Documents are starts[i] .. starts[i + 1] - 1. Returns 0, or 1 if
@@ -236,20 +286,24 @@ int weft_packed_attention_forward(const Heads *q, const Heads *keys, const Heads
                                   const Heads *out, float *lse, const int64_t *starts,
                                   int64_t num_documents, int64_t num_heads, int64_t num_kv_heads,
                                   int64_t width, int64_t window, float scale, int num_threads) {
-    int64_t group = num_heads / num_kv_heads;
+    int64_t group = num_heads / num_kv_heads, num_tasks = num_documents * num_kv_heads;
+    // Where tasks are fewer than threads, several threads take every so many blocks of one.
+    int64_t parts = num_tasks ? (num_threads + num_tasks - 1) / num_tasks : 1;
     int failed = 0;
 #pragma omp parallel for num_threads(num_threads) if (num_threads > 1) schedule(dynamic, 1) \
     reduction(| : failed)
-    for (int64_t item = 0; item < num_documents * num_kv_heads; ++item) {
-        int64_t first = starts[item / num_kv_heads], kv_head = item % num_kv_heads;
-        int64_t length = starts[item / num_kv_heads + 1] - first;
+    for (int64_t item = 0; item < num_tasks * parts; ++item) {
+        int64_t index = item / parts, part = item % parts, kv_head = index % num_kv_heads;
+        int64_t first = starts[index / num_kv_heads];
+        int64_t length = starts[index / num_kv_heads + 1] - first;
+        int idle = part * SIDE >= length;
         Task task;
-        float *memory = length ? open_task(&task, length, width, window, 0) : NULL;
-        failed |= length && !memory;
+        float *memory = idle ? NULL : open_task(&task, length, width, window, 0);
+        failed |= !idle && !memory;
         if (!memory) continue;
         load_context(&task, keys, values, first, kv_head, 0);
         for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-            for (int64_t start = 0; start < length; start += SIDE) {
+            for (int64_t start = part * SIDE; start < length; start += parts * SIDE) {
                 int64_t count = weft_min(SIDE, length - start);
                 load_rows(q, first + start, head, count, round_up(count, TILE_ROWS), width, scale,
                           task.query);
