@@ -64,7 +64,7 @@ ci: check test test-dist test-parity test-e2e   ## What a pull request must pass
 check: $(VENV)/.installed-dev   ## Format, lint, types, floors and size limits.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/test_house.py
 

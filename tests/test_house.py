@@ -74,6 +74,8 @@ def test_no_pickle_is_loaded() -> None:
 
 
 def test_nothing_is_left_unfinished() -> None:
-    words = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error"]))
+    words = re.compile(
+        "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error"])
+    )
     offenders = [str(f) for f in SOURCES if words.search(f.read_text())]
     assert not offenders

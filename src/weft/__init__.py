@@ -2,7 +2,7 @@
 
 >>> import weft
 >>> llm = weft.LLM.load("runs/quickstart/model")            # doctest: +SKIP
->>> print(llm.chat("What is 17 + 25?").text)                # doctest: +SKIP
+>>> print(llm.chat("Sort: 7 2 9 4").text)                # doctest: +SKIP
 """
 
 from typing import TYPE_CHECKING, Any

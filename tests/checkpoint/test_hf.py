@@ -71,7 +71,9 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     save_model(build(), tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors .* cannot be read.*\n.*truncated"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors .* cannot be read.*\n.*truncated"
+    ):
         load_model(tmp_path)
 
 

@@ -17,8 +17,10 @@ from weft.report.run_view import load_run
 
 pytestmark = pytest.mark.e2e
 
-FAST = ["--minutes", "0.25", "--eval-problems", "40", "--num-sums", "300",
-        "--num-docstrings", "20", "--corpus.max-bytes", "400000", "--vocab-size", "600"]  # fmt: skip
+FAST = [
+    *("--minutes", "0.25", "--eval-problems", "40", "--num-demonstrations", "300"),
+    *("--num-docstrings", "20", "--corpus.max-bytes", "400000", "--vocab-size", "600"),
+]
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -38,7 +40,8 @@ def test_it_runs_to_the_end_and_writes_everything(tmp_path: Path) -> None:
         score = summary["exact_match"][stage]
         assert score["low"] <= score["value"] <= score["high"]
         assert score["n"] == 40
-    assert summary["max_log_prob_mismatch"] < 1e-5
+    # None: no group had a signal at this length, so no update was made.
+    assert (summary["max_log_prob_mismatch"] or 0.0) < 1e-5
     assert summary["tokens_per_s"] > 0
     assert all("measured" in figure for figure in summary["predictions"].values())
     run = load_run(out)

@@ -78,11 +78,13 @@ def test_every_feed_forward_form_computes_its_formula(activation: str, gated: bo
 def test_loss_does_not_depend_on_how_documents_are_packed() -> None:
     model = Decoder(ModelShape(dim=32, num_layers=2).build(40), seed=5)
     documents = [[1, 2, 3, 4], [5, 6, 7], [8, 9]]
+
     def loss_of(docs: list[list[int]]) -> torch.Tensor:
         flat = torch.tensor([t for d in docs for t in d])
         labels = torch.tensor([x for d in docs for x in (*d[1:], -100)])
         hidden = model(flat, StepContext.packed([len(d) for d in docs]))
         return heads.cross_entropy_sum(model, hidden, labels)[0]
+
     together = loss_of(documents)
     apart = sum((loss_of([d]) for d in documents), torch.tensor(0.0))
     torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)

@@ -35,7 +35,12 @@ def paged_step(
         for row, (tokens, start, _) in enumerate(work)
         for p in range(start, start + len(tokens))
     ]
-    layout = PagedLayout(tuple(len(w[0]) for w in work), tuple(contexts), table, decode=all(len(w[0]) == 1 for w in work))
+    layout = PagedLayout(
+        tuple(len(w[0]) for w in work),
+        tuple(contexts),
+        table,
+        decode=all(len(w[0]) == 1 for w in work),
+    )
     batch = PagedBatch(torch.tensor(positions), torch.tensor(writes), layout)
     tokens_T = torch.tensor([t for tokens, _, _ in work for t in tokens])
     with torch.inference_mode():

@@ -26,13 +26,26 @@ def test_busy_processors_are_left_alone(num_cpus, load, expected):
 def test_configured_threads_are_set_and_respect_a_limit(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(machine, "available_cpus", lambda: 8)
-    monkeypatch.setattr(machine, "_load", lambda: 0.0)
+    monkeypatch.setattr(machine, "busy_cpus", lambda: 0.0)
     try:
         assert machine.configure_threads(limit=1) == 1
         assert torch.get_num_threads() == 1
         assert machine.configure_threads() == 8
     finally:
         torch.set_num_threads(before)
+
+
+def test_busy_processors_are_measured_now_and_not_over_the_last_minute(monkeypatch):
+    ticks = iter([(1000, 2000), (1050, 2100)])
+    monkeypatch.setattr(machine, "_processor_ticks", lambda: next(ticks))
+    monkeypatch.setattr(machine, "available_cpus", lambda: 2)
+    assert machine.busy_cpus(interval_s=0.0) == 1.0
+
+
+def test_without_processor_ticks_the_load_average_counts(monkeypatch):
+    monkeypatch.setattr(machine, "_processor_ticks", lambda: None)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (1.5, 0.0, 0.0))
+    assert machine.busy_cpus() == 1.5
 
 
 def test_freed_memory_comes_back_with_few_page_faults():

@@ -23,9 +23,7 @@ def test_cache_bytes_equal_the_engine() -> None:
     spec = ModelShape().build(100)
     assert kv_bytes_per_token(spec) * 16 == bytes_per_block(spec, 16, torch.float32)
     per_block = bytes_per_block(spec, 16, torch.bfloat16)
-    blocks = num_kv_blocks(
-        spec, memory_bytes=per_block * 7 + 3, block_size=16, dtype="bfloat16"
-    )
+    blocks = num_kv_blocks(spec, memory_bytes=per_block * 7 + 3, block_size=16, dtype="bfloat16")
     assert blocks == 7
 
 

@@ -33,9 +33,7 @@ def test_int8_with_scale_a_tenth(x: float, integer: int, error: float) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.integers(2, 8), st.sampled_from([None, 4, 8]), st.booleans(), st.integers(0, 2**31 - 1)
-)
+@given(st.integers(2, 8), st.sampled_from([None, 4, 8]), st.booleans(), st.integers(0, 2**31 - 1))
 def test_error_is_at_most_half_a_scale(bits: int, group: int, symmetric: bool, seed: int) -> None:
     weight = torch.randn(5, 16, generator=torch.Generator().manual_seed(seed))
     quantized = quantize_weight(weight, AffineScheme(bits, group, symmetric))

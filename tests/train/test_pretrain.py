@@ -4,18 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.train.helpers import Recorder
 from weft.checkpoint.hf import load_model
 from weft.core import config as configs
-from weft.core.errors import DataError
+from weft.core.errors import DataError, ResourceError
 from weft.core.events import Events
+from weft.data.mix import Mixture
 from weft.data.shards import TokenDocument, TokenShards, write_shards
 from weft.spec import ModelShape
 from weft.text.tokenizer import Tokenizer
 from weft.text.train import train_bpe
+from weft.train.loop_config import resolve_device
 from weft.train.optim import OptimizerConfig
-from weft.train.pretrain import PretrainConfig, run_pretrain
+from weft.train.pretrain import PretrainConfig, bytes_per_token, run_pretrain
 from weft.train.schedule import ScheduleConfig
 
 TEXTS = [f"the quick brown fox number {i} jumps over the lazy dog {i}\n" for i in range(60)]
@@ -101,3 +104,28 @@ def test_configuration_survives_toml(tmp_path: Path) -> None:
 
 def test_every_setting_has_help() -> None:
     assert [f.key for f in configs.fields(PretrainConfig()) if not f.help] == []
+
+
+def test_a_mixture_of_shards_is_learnt_from(
+    shards: TokenShards, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = PretrainConfig(
+        steps=2,
+        model=ModelShape(dim=32, num_layers=1, num_heads=2, num_kv_heads=1),
+        sequence_length=32,
+        tokens_per_step=64,
+        precision="fp32",
+    )
+    mixture = Mixture([shards, shards], [0.75, 0.25])
+    assert bytes_per_token(mixture) == pytest.approx(shards.num_bytes / shards.num_tokens)
+    result = run_pretrain(
+        config, folder=tmp_path, tokenizer=tokenizer, train=mixture, heldout=None, events=Events()
+    )
+    assert result.steps == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(ResourceError, match="no CUDA device"):
+        resolve_device("cuda")

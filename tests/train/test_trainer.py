@@ -198,6 +198,15 @@ def test_hooks_do_not_change_training(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_a_hook_can_end_the_run_early(tmp_path: Path) -> None:
+    calls = iter(range(10))
+    enough = Hook("probe", 0.0, lambda model: {"stop": next(calls) == 1})
+    result, recorder = _run(tmp_path, hooks=[enough])
+    assert result.steps == 2
+    assert [event["stop"] for event in recorder.of("probe")] == [False, True]
+    assert CheckpointStore(tmp_path).steps()[-1] == 2
+
+
 def test_averaged_weights_are_returned_only_when_asked_for(tmp_path: Path) -> None:
     plain, recorder = _run(tmp_path / "plain")
     assert not any("averaged" in event["text"] for event in recorder.of("note"))

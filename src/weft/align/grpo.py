@@ -95,7 +95,7 @@ class _State:
     elapsed_s: float = 0.0
     num_tokens: int = 0
     reward: float = 0.0
-    max_mismatch: float = 0.0
+    max_mismatch: float | None = None
     collapsed: str | None = None
 
 
@@ -204,7 +204,7 @@ class _Run:
         state.num_tokens += record.num_new_tokens
         state.reward = record.reward
         if mismatch is not None:
-            state.max_mismatch = max(state.max_mismatch, mismatch.max_abs)
+            state.max_mismatch = max(state.max_mismatch or 0.0, mismatch.max_abs)
         state.collapsed = self.monitor.update(reward=record.reward, entropy=record.entropy)
         return record
 

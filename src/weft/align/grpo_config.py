@@ -150,7 +150,8 @@ class GRPOResult:
         elapsed_s: Seconds, over all sessions.
         num_tokens: Tokens drawn by the sampler.
         reward: Mean reward of the last rollout.
-        max_mismatch: Largest difference of trainer and sampler log-probabilities ever seen.
+        max_mismatch: Largest difference of trainer and sampler log-probabilities ever seen; none
+            if no update was made, so that nothing was compared.
         collapsed: Why the run was stopped early, in words; none if it was not.
     """
 
@@ -160,5 +161,12 @@ class GRPOResult:
     elapsed_s: float
     num_tokens: int
     reward: float
-    max_mismatch: float
+    max_mismatch: float | None
     collapsed: str | None
+
+    @property
+    def mismatch_text(self) -> str:
+        """What to tell a person about trainer and sampler."""
+        if self.max_mismatch is None:
+            return "no update was made, so trainer and engine were not compared"
+        return f"log-probs of trainer and engine differ by at most {self.max_mismatch:.1e}"

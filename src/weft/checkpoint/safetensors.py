@@ -122,9 +122,7 @@ def write_sharded(folder: Path, tensors: Mapping[str, Tensor], *, max_shard_byte
         write_tensors(folder / file, shard)
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(t.numel() * t.element_size() for t in tensors.values())
-    write_json(
-        folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _as_os_error(error: SafetensorError) -> OSError:

@@ -29,7 +29,9 @@ app = App(
 )
 
 
-def _add(parent: App, verb: str, target: str, help_text: str, *examples: str, **options: str) -> None:
+def _add(
+    parent: App, verb: str, target: str, help_text: str, *examples: str, **options: str
+) -> None:
     recipe = options.get("recipe")
     parent.command(
         target, name=verb, help=help_text, help_epilogue=_examples(*examples, recipe=recipe)
@@ -137,7 +139,7 @@ _add(
     "weft.cli.chat:chat",
     "Talk to a model in the terminal.",
     "weft chat runs/quickstart/model",
-    'weft chat runs/quickstart/model "What is 17 + 25?"',
+    'weft chat runs/quickstart/model "Sort: 7 2 9 4"',
 )
 _add(
     app,

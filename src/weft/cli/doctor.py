@@ -18,7 +18,9 @@ MIN_MEMORY_BYTES = 2 * 2**30
 MIN_DISK_BYTES = 500 * 2**20
 
 
-def doctor(*, json_output: Annotated[bool, Parameter(name="--json")] = False, out: Path | None = None) -> None:
+def doctor(
+    *, json_output: Annotated[bool, Parameter(name="--json")] = False, out: Path | None = None
+) -> None:
     """Check this machine and say what will run on it.
 
     Parameters

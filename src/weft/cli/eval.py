@@ -32,10 +32,7 @@ def evaluate(
     """
     defaults, file = base_and_file(config, "eval")
     job: EvalJob = assemble(defaults, file, overrides, model=model)
-    if out is None:
-        report = run_eval_job(job)
-    else:
-        report = _evaluate_into(job, out)
+    report = run_eval_job(job) if out is None else _evaluate_into(job, out)
     console.print(report.table(str(model)))
 
 

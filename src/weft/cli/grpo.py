@@ -33,7 +33,7 @@ def grpo(base: Path, *overrides: Overrides, out: Path, config: str | None = None
     result = run_grpo_job(job, out)
     console.print(
         f"{result.steps} rollouts in {format_duration(result.elapsed_s)}, last reward "
-        f"{result.reward:.3f}, trainer and engine differ by at most {result.max_mismatch:.1e}"
+        f"{result.reward:.3f}; {result.mismatch_text}"
     )
     console.print(f"model: {out / 'model'}", markup=False)
 

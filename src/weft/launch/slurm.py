@@ -32,7 +32,11 @@ def render(job: Job, *, gpus_per_node: int = 0) -> str:
         options.append(f"--gpus-per-node={gpus_per_node}")
     command = shlex.join(torchrun_command(job, rendezvous="RENDEZVOUS"))
     command = command.replace("RENDEZVOUS", f'"$head":{PORT}')
-    lines = ["#!/usr/bin/env bash", *(f"#SBATCH {option}" for option in options), "set -euo pipefail"]
+    lines = [
+        "#!/usr/bin/env bash",
+        *(f"#SBATCH {option}" for option in options),
+        "set -euo pipefail",
+    ]
     if job.num_nodes > 1:
         lines.append('head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)')
     return "\n".join([*lines, f"srun {command}"]) + "\n"

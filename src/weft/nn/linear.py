@@ -10,6 +10,6 @@ from weft.ops import linear
 class Linear(nn.Linear):
     """``x W^T + b``; parameters and names are those of ``torch.nn.Linear``."""
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """Map [T, D] to [T, F]."""
-        return linear(x_TD, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [T, D] to [T, F]; the argument has torch's name."""
+        return linear(input, self.weight, self.bias)

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -59,20 +60,20 @@ def configure_threads(limit: int | None = None) -> int:
     machine up to 14 times slower than one, so processors in use are left alone. Call before
     work starts; set ``OMP_WAIT_POLICY=PASSIVE`` before torch is imported.
     """
-    threads = idle_cpus(available_cpus(), _load())
+    threads = idle_cpus(available_cpus(), busy_cpus())
     if limit is not None:
         threads = max(1, min(threads, limit))
     torch.set_num_threads(threads)
     return threads
 
 
-def idle_cpus(num_cpus: int, load: float) -> int:
-    """Return how many of the processors are free at this load average, at least one.
+def idle_cpus(num_cpus: int, busy: float) -> int:
+    """Return how many of the processors are free when this many are busy, at least one.
 
     >>> idle_cpus(8, 0.4), idle_cpus(8, 3.2), idle_cpus(2, 7.0)
     (8, 5, 1)
     """
-    return max(1, min(num_cpus, num_cpus - int(load + 0.5)))
+    return max(1, min(num_cpus, num_cpus - int(busy + 0.5)))
 
 
 # Parameters of glibc's mallopt (malloc.h).
@@ -155,8 +156,33 @@ def _best_time(run: Callable[[], object], budget_s: float) -> float:
     return best
 
 
-def _load() -> float:
-    """Return the load average of the last minute, 0 where the system does not tell."""
+def busy_cpus(interval_s: float = 0.3) -> float:
+    """Return how many processors other work keeps busy right now.
+
+    The load average would still count what ended a minute ago, such as our own installation.
+    """
+    before = _processor_ticks()
+    if before is None:
+        return _load_average()
+    time.sleep(interval_s)
+    after = _processor_ticks()
+    assert after is not None
+    busy, total = (new - old for new, old in zip(after, before, strict=True))
+    return available_cpus() * busy / max(total, 1)
+
+
+def _processor_ticks() -> tuple[int, int] | None:
+    """Return (busy, all) clock ticks of all processors, none where the system does not tell."""
+    try:
+        first_line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    except OSError:
+        return None
+    ticks = [int(field) for field in first_line.split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
+
+
+def _load_average() -> float:
     try:
         return os.getloadavg()[0]
     except OSError:

@@ -50,7 +50,9 @@ class Quantized:
     zeros_OG: Tensor
 
 
-def quantize(x: Tensor, scale: Tensor | float, zero: Tensor | float, scheme: AffineScheme) -> Tensor:
+def quantize(
+    x: Tensor, scale: Tensor | float, zero: Tensor | float, scheme: AffineScheme
+) -> Tensor:
     """Round to the nearest representable integer, ties to even, and clip; int8."""
     return (x / scale + zero).round().clamp(scheme.low, scheme.high).to(torch.int8)
 

@@ -47,7 +47,9 @@ class SFTJob(SFTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.examples_per_task < 1:
-            raise ConfigError(f"examples_per_task is {self.examples_per_task}; at least 1 is needed")
+            raise ConfigError(
+                f"examples_per_task is {self.examples_per_task}; at least 1 is needed"
+            )
 
 
 def pretrain() -> TrainJob:

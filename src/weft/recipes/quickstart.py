@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from weft.align.grpo_config import GRPOConfig
 from weft.core.errors import ConfigError
 from weft.data.build import CorpusConfig
-from weft.spec import ModelShape
+from weft.spec import ModelShape, SamplingParams
 from weft.train.optim import OptimizerConfig
 from weft.train.pretrain import PretrainConfig
 from weft.train.schedule import ScheduleConfig
 from weft.train.sft import SFTConfig
 
 # Shares of the minutes; the rest goes to the corpus, the tokenizer, evaluations and the report.
-PRETRAIN_SHARE, SFT_SHARE, GRPO_SHARE = 0.42, 0.13, 0.27
+PRETRAIN_SHARE, SFT_SHARE, GRPO_SHARE = 0.42, 0.15, 0.30
 MIN_MINUTES = 0.25
+# Longest answer of the tasks, end token included.
+MAX_ANSWER_TOKENS = 12
 # Below this many minutes the corpus is cut, so that reading it does not take most of them.
 WHOLE_CORPUS_MINUTES = 4.0
 BYTES_PER_MINUTE = 2_500_000
@@ -29,39 +32,38 @@ class QuickstartConfig:
         minutes: About how long everything takes on two processor cores.
         seed: Decides weights, data order and every drawn token.
         vocab_size: Tokens of the tokenizer.
-        max_operand: Largest number of the additions that the model learns.
-        eval_problems: Held-out additions asked after each stage.
         corpus: Where the text comes from.
         model: The shape of the model.
-        sums_share: Share of the pre-training tokens that are written-out training additions.
-        num_sums: Additions shown in fine-tuning.
+        task: What the model learns to do: sorting, addition or brackets.
+        difficulty: Numbers to sort, largest operand or symbols.
+        num_demonstrations: Problems of the task shown in fine-tuning.
         num_docstrings: Questions about the standard library shown in fine-tuning.
-        sft_target: Fine-tuning ends when this share of additions it was not shown is right.
+        sft_target: Fine-tuning ends when this share of problems it was not shown is right, so
+            that something is left to learn by trying.
+        eval_problems: Held-out problems asked after each stage.
     """
 
     minutes: float = 10.0
     seed: int = 0
     vocab_size: int = 2048
-    max_operand: int = 49
-    eval_problems: int = 400
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     model: ModelShape = field(
         default_factory=lambda: ModelShape(
             dim=256, num_layers=4, num_heads=4, num_kv_heads=2, context_length=512
         )
     )
-    sums_share: float = 0.2
-    num_sums: int = 1500
+    task: Literal["sorting", "addition", "brackets"] = "sorting"
+    difficulty: int = 4
+    num_demonstrations: int = 3000
     num_docstrings: int = 300
-    sft_target: float = 0.5
+    sft_target: float = 0.4
+    eval_problems: int = 400
 
     def __post_init__(self) -> None:
         if self.minutes < MIN_MINUTES:
             raise ConfigError(
                 f"minutes is {self.minutes}", fix=f"give at least {MIN_MINUTES}, such as 2"
             )
-        if not 0.0 <= self.sums_share < 1.0:
-            raise ConfigError(f"sums_share is {self.sums_share}", fix="use 0 to below 1")
         if self.eval_problems < 1:
             raise ConfigError(f"eval_problems is {self.eval_problems}; at least 1 is needed")
 
@@ -106,8 +108,10 @@ def grpo(config: QuickstartConfig, *, sft_seconds: float | None = None) -> GRPOC
     budget = config.minutes * (SFT_SHARE + GRPO_SHARE)
     used = config.minutes * SFT_SHARE if sft_seconds is None else sft_seconds / 60
     return GRPOConfig(
-        task="addition",
-        difficulty=config.max_operand,
+        task=config.task,
+        difficulty=config.difficulty,
+        sampling=SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
+        optimizer=OptimizerConfig(lr=3e-4, matrix_lr=1e-3, weight_decay=0.0),
         steps=None,
         minutes=max(round(budget - used, 3), config.minutes * GRPO_SHARE),
         seed=config.seed,

@@ -50,9 +50,7 @@ def page(title: str, subtitle: Iterable[str], sections: Iterable[str]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1>{lines}</header>"
-        + "".join(sections)
-        + "</body></html>\n"
+        f"<header><h1>{escape(title)}</h1>{lines}</header>" + "".join(sections) + "</body></html>\n"
     )
 
 

@@ -56,15 +56,16 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
     for tick in x_ticks:
         if min(xs) <= tick <= max(xs):
             x = x_scale(tick)
-            parts.append(
-                f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_label(tick)}</text>'
-            )
+            y = HEIGHT - BOTTOM + 16
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="middle">{_label(tick)}</text>')
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
     )
     for (_, points), colour in zip(lines, COLOURS, strict=False):
         path = " ".join(f"{x_scale(x)},{y_scale(y)}" for x, y in points)
-        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{path}"/>')
+        parts.append(
+            f'<polyline fill="none" stroke="{colour}" stroke-width="1.8" points="{path}"/>'
+        )
         if len(points) == 1:
             x, y = points[0]
             parts.append(f'<circle cx="{x_scale(x)}" cy="{y_scale(y)}" r="3" fill="{colour}"/>')

@@ -57,8 +57,11 @@ class SamplingParams:
         _within("min_tokens", self.min_tokens, 0, None)
         _within("logprobs", self.logprobs, 0, 20)
         if self.top_p == 0.0:
-            raise RequestError("top_p is 0; it keeps no token", fix="use 0 < top_p <= 1 or "
-                               "temperature 0 for greedy", param="top_p")
+            raise RequestError(
+                "top_p is 0; it keeps no token",
+                fix="use 0 < top_p <= 1 or temperature 0 for greedy",
+                param="top_p",
+            )
         if len(self.stop) > 16 or any(not text for text in self.stop):
             raise RequestError(
                 f"stop has {len(self.stop)} texts; up to 16 are allowed and none may be empty",

@@ -12,7 +12,6 @@ from weft.train.optim import OptimizerConfig
 from weft.train.precision import Precision
 from weft.train.schedule import ScheduleConfig
 
-
 Device = Literal["auto", "cpu", "cuda"]
 
 

@@ -130,9 +130,7 @@ def bytes_per_token(shards: TokenShards | Mixture) -> float:
     return sum(weight * source.num_bytes / source.num_tokens for source, weight in pairs)
 
 
-def _loader(
-    config: PretrainConfig, shards: TokenShards | Mixture, tokens_per_batch: int
-) -> Loader:
+def _loader(config: PretrainConfig, shards: TokenShards | Mixture, tokens_per_batch: int) -> Loader:
     return Loader(
         shards,
         sequence_length=config.sequence_length,

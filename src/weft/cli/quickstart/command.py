@@ -105,7 +105,7 @@ def _closing_words(summary: dict[str, Any], out: Path) -> None:
         (stage.replace("_", " "), f"{s['value']:.1%}", f"{s['low']:.1%} to {s['high']:.1%}")
         for stage, s in summary["exact_match"].items()
     ]
-    console.print(table("additions never seen", ("stage", "right", "95 % interval"), scores))
+    console.print(table("problems never seen", ("stage", "right", "95 % interval"), scores))
     verdict = "raised" if summary["grpo_improved_beyond_interval"] else "did not clearly raise"
     total = format_duration(summary["duration_s"]["total"])
     console.print(

@@ -21,15 +21,14 @@ from weft.core.environment import peak_memory_bytes
 from weft.core.runs import RunDirectory
 from weft.data.build import build_corpus
 from weft.data.corpus import Corpus
-from weft.data.mix import Mixture
-from weft.data.shards import TokenShards, write_shards
-from weft.data.tasks.addition import Addition, written_sums
+from weft.data.shards import TokenShards
+from weft.data.tasks.catalog import open_task
 from weft.data.tasks.docstrings import Docstrings
-from weft.data.tasks.task import demonstration, sample
+from weft.data.tasks.task import Problem, Task, demonstration, sample
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
-from weft.evals.exact_match import exact_match
-from weft.evals.perplexity import encode_documents, measure_perplexity
+from weft.evals.exact_match import ExactMatch, exact_match
+from weft.evals.perplexity import measure_perplexity
 from weft.models.decoder import Decoder
 from weft.plan.figure import Figure
 from weft.plan.memory import training_memory
@@ -48,13 +47,11 @@ from weft.train.trainer import Hook
 Result = dict[str, Any]
 
 SAMPLE_PROMPT = '    """Return '
-CHAT_PROMPT = "What is 17 + 25?"
 # What a Python process with torch loaded takes before it does anything.
 RUNTIME_BYTES = 400 * 2**20
 MEMORY_INTERVAL = 1.5
 PROBE_INTERVAL_S = 5.0
 NUM_PROBES = 150
-NUM_SUM_DOCUMENTS = 1600
 
 
 class Steps:
@@ -94,12 +91,10 @@ class Steps:
         tokenizer.save(self.folder / "tokenizer")
         shards = tokenize(corpus, tokenizer, self.folder / "shards")
         train = shards["train"]
-        sums = self._write_sums(tokenizer)
         bytes_per_token = train.num_bytes / train.num_tokens
         console.print(
             f"{tokenizer.vocab_size} tokens of {bytes_per_token:.2f} bytes on average; the corpus "
-            f"is {format_count(train.num_tokens)} tokens, and {format_count(sums.num_tokens)} tokens "
-            "are written-out additions"
+            f"is {format_count(train.num_tokens)} tokens"
         )
         return {"num_tokens": train.num_tokens, "bytes_per_token": bytes_per_token}
 
@@ -139,7 +134,7 @@ class Steps:
                 config,
                 folder=self.folder / "pretrain",
                 tokenizer=tokenizer,
-                train=self._training_text(),
+                train=TokenShards(self.folder / "shards" / "train"),
                 heldout=TokenShards(self.folder / "shards" / "heldout"),
                 events=events,
                 on_sample=text_sampler(tokenizer, SAMPLE_PROMPT),
@@ -167,9 +162,10 @@ class Steps:
         model = load_model(self.folder / "pretrain" / "model", dtype=torch.float32)
         tokenizer = self._tokenizer()
         renderer = Renderer(tokenizer)
+        question = sample(self._task(), "test", count=1)[0].question
         examples = [renderer.render(demonstration(problem)) for problem in self._demonstrations()]
         console.print(
-            f"{len(examples)} conversations; ends when {self.config.sft_target:.0%} of additions it "
+            f"{len(examples)} conversations; ends when {self.config.sft_target:.0%} of problems it "
             "was not shown are right, so that something is left to learn by trying"
         )
         with RunDirectory(self.folder / "sft").open(config) as events:
@@ -180,7 +176,7 @@ class Steps:
                 folder=self.folder / "sft",
                 events=events,
                 tokenizer=tokenizer,
-                on_sample=chat_sampler(tokenizer),
+                on_sample=chat_sampler(tokenizer, question),
                 hooks=[Hook("probe", PROBE_INTERVAL_S, self._probe)],
             )
         return {"steps": result.steps, "num_examples": len(examples)}
@@ -198,10 +194,7 @@ class Steps:
             result = run_grpo(
                 config, model, self._tokenizer(), folder=self.folder / "grpo", events=events
             )
-        console.print(
-            f"{result.steps} rollouts; the trainer's log-probabilities differ from the engine's "
-            f"by at most {result.max_mismatch:.1e}"
-        )
+        console.print(f"{result.steps} rollouts; {result.mismatch_text}")
         return {
             "steps": result.steps,
             "max_mismatch": result.max_mismatch,
@@ -227,28 +220,14 @@ class Steps:
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.folder / "tokenizer")
 
-    def _write_sums(self, tokenizer: Tokenizer) -> TokenShards:
-        documents = written_sums(self._task(), num_documents=NUM_SUM_DOCUMENTS, seed=self.config.seed)
-        return write_shards(
-            self.folder / "shards" / "sums",
-            encode_documents(documents, tokenizer),
-            vocab_size=tokenizer.vocab_size,
-            tokenizer_fingerprint=tokenizer.fingerprint,
-        )
+    def _task(self) -> Task:
+        return open_task(self.config.task, difficulty=self.config.difficulty)
 
-    def _training_text(self) -> Mixture:
-        share = self.config.sums_share
-        sources = [TokenShards(self.folder / "shards" / name) for name in ("train", "sums")]
-        return Mixture(sources, (1.0 - share, share))
-
-    def _task(self) -> Addition:
-        return Addition(self.config.max_operand)
-
-    def _demonstrations(self) -> list:
-        sums = self._task().problems("train", self.config.seed)
+    def _demonstrations(self) -> list[Problem]:
+        problems = self._task().problems("train", self.config.seed)
         docstrings = Docstrings().problems("train", self.config.seed)
         return [
-            *itertools.islice(sums, self.config.num_sums),
+            *itertools.islice(problems, self.config.num_demonstrations),
             *itertools.islice(docstrings, self.config.num_docstrings),
         ]
 
@@ -256,22 +235,23 @@ class Steps:
         """Ask training problems that were not shown; enough right answers end fine-tuning."""
         unseen = itertools.islice(
             self._task().problems("train", self.config.seed),
-            self.config.num_sums,
-            self.config.num_sums + NUM_PROBES,
+            self.config.num_demonstrations,
+            self.config.num_demonstrations + NUM_PROBES,
         )
-        found = exact_match(self._llm(model), self._task(), list(unseen), max_tokens=8)
+        found = self._ask(model, list(unseen))
         return {"exact_match": found.score, "stop": found.score >= self.config.sft_target}
 
-    def _llm(self, model: Decoder) -> LLM:
+    def _ask(self, model: Decoder, problems: list[Problem]) -> ExactMatch:
         config = EngineConfig(kv_tokens=2**15, max_num_sequences=512, max_tokens_per_step=4096)
-        return LLM(model, self._tokenizer(), config)
+        llm = LLM(model, self._tokenizer(), config)
+        return exact_match(llm, self._task(), problems, max_tokens=recipe.MAX_ANSWER_TOKENS)
 
     def _exact_match(self, model: Decoder) -> Result:
         problems = sample(self._task(), "test", count=self.config.eval_problems)
-        found = exact_match(self._llm(model), self._task(), problems, max_tokens=8)
+        found = self._ask(model, problems)
         low, high = found.interval.low, found.interval.high
         console.print(
-            f"exact match on {found.n} held-out additions: {found.score:.1%} "
+            f"exact match on {found.n} held-out problems: {found.score:.1%} "
             f"(95 % interval {low:.1%} to {high:.1%})"
         )
         return {"value": found.score, "low": low, "high": high, "n": found.n}
@@ -296,14 +276,14 @@ class Steps:
         console.print(table("", ("prediction", "value", "80 % interval", "grade"), cells))
 
 
-def chat_sampler(tokenizer: Tokenizer) -> Callable[[Decoder], str]:
+def chat_sampler(tokenizer: Tokenizer, question: str) -> Callable[[Decoder], str]:
     """Return the function that shows how the model answers one question."""
     from weft.spec import SamplingParams
 
     def answer(model: Decoder) -> str:
         llm = LLM(model, tokenizer, EngineConfig(max_num_sequences=1))
-        text = llm.chat(CHAT_PROMPT, SamplingParams(max_tokens=24, temperature=0.0)).text
-        return f"{CHAT_PROMPT} -> {text!r}"
+        text = llm.chat(question, SamplingParams(max_tokens=24, temperature=0.0)).text
+        return f"{question} -> {text!r}"
 
     return answer
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from weft.core.errors import ConfigError
-from weft.data.document import Document
 from weft.data.permutation import Permutation, derive_seed
-from weft.data.tasks.task import Problem, Split, cycle, split_of
-
-_SUMS_PER_DOCUMENT = 24
+from weft.data.tasks.task import Problem, Split, split_of
 
 
 @dataclass(frozen=True)
@@ -47,21 +43,6 @@ class Addition:
         """Accept when the first whole number of the answer is the sum."""
         number = first_integer(text)
         return number is not None and number == int(problem.answer)
-
-
-def written_sums(task: Addition, *, num_documents: int, seed: int) -> Iterator[Document]:
-    """Yield documents of training problems, one a line: "What is 17 + 25? 42".
-
-    Text of this kind, mixed into pre-training, gives a model what fine-tuning then only has to
-    bring into the form of a chat. Test problems never occur.
-    """
-    problems = cycle(task, "train", seed)
-    for number in range(num_documents):
-        lines = [
-            f"{problem.question} {problem.answer}\n"
-            for problem in itertools.islice(problems, _SUMS_PER_DOCUMENT)
-        ]
-        yield Document("".join(lines), f"sums/{number}")
 
 
 def first_integer(text: str) -> int | None:

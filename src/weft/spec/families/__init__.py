@@ -6,8 +6,8 @@ would change the mathematics and that the family cannot express is refused by na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from weft.core.errors import UnsupportedError, did_you_mean
 from weft.spec.families import llama, qwen3
@@ -15,17 +15,17 @@ from weft.spec.families.fields import Fields
 from weft.spec.model import ModelSpec
 
 
-class Family(Protocol):
-    """A family module."""
+class Family(NamedTuple):
+    """The two directions of a family."""
 
-    MODEL_TYPE: str
-
-    def from_hf(self, fields: Fields) -> ModelSpec: ...
-
-    def to_hf(self, spec: ModelSpec) -> dict[str, Any]: ...
+    from_hf: Callable[[Fields], ModelSpec]
+    to_hf: Callable[[ModelSpec], dict[str, Any]]
 
 
-FAMILIES: dict[str, Family] = {family.MODEL_TYPE: family for family in (llama, qwen3)}
+FAMILIES: dict[str, Family] = {
+    llama.MODEL_TYPE: Family(llama.from_hf, llama.to_hf),
+    qwen3.MODEL_TYPE: Family(qwen3.from_hf, qwen3.to_hf),
+}
 
 
 def spec_from_hf(config: Mapping[str, Any]) -> ModelSpec:

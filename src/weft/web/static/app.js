@@ -6,7 +6,7 @@ import { Settings } from "./settings.js";
 import { MessageView, conversationItem } from "./view.js";
 
 const SUGGESTIONS = [
-  "What is 17 + 25?",
+  "Sort: 7 2 9 4",
   "Explain what a tokenizer does",
   "Write a Python function that reverses a list",
   "What can you do?",
