@@ -2,7 +2,8 @@
 
 The sampler draws from mu, the trainer differentiates pi. They are the same weights, but kernels,
 precision, quantization or stale versions make mu differ from pi, and the gradient is then biased.
-In shared float32 mode the difference is rounding only. M action tokens.
+In shared float32 mode the difference is rounding only, and exactly 0 where the engine is
+deterministic and both sides run the C kernels. M action tokens.
 """
 
 from __future__ import annotations
