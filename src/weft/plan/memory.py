@@ -102,7 +102,8 @@ def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
     Per layer: the inputs of both norms (float32) and one number of statistics each; their outputs;
     queries, keys and values before and keys and queries after rotation; the attention's output and
     log-sum-exp per head; gate, up and their product. In bfloat16 everything but the residual
-    stream and the statistics takes two bytes.
+    stream and the statistics takes two bytes. Counted for the C kernels; where torch's own
+    formulas run in their place, they keep 1.3 to 1.6 times as much.
     """
     small = BYTES[precision]
     rotary_dims = {layer.mixer.rotary_dim for layer in spec.layers}

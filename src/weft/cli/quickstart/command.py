@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -119,12 +121,18 @@ def _closing_words(summary: dict[str, Any], out: Path) -> None:
         f"{out / 'report.html'}\n",
         ("model   ", "bold"),
         f"{out / 'model'}   (a Hugging Face folder)\n\nNext:\n",
-        "  a real checkpoint   weft serve path/to/Qwen3-0.6B\n",
-        "  a run on a GPU      weft train pretrain-10m --device cuda "
+        f"  a real checkpoint   {_program()} serve path/to/Qwen3-0.6B\n",
+        f"  a run on a GPU      {_program()} train pretrain-10m --device cuda "
         f"--corpus {out / 'corpus'} --tokenizer {out / 'tokenizer'} --out runs/big\n",
-        "  a cluster plan      weft plan path/to/Qwen3-8B --tokens 1e12 --devices 64\n",
+        f"  a cluster plan      {_program()} plan path/to/Qwen3-8B --tokens 1e12 --devices 64\n",
     )
     console.print(Panel(words, title="done", title_align="left"))
+
+
+def _program() -> str:
+    """Return how this program was called: `weft`, or its path where that is not on the PATH."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "weft" and shutil.which("weft") is None else "weft"
 
 
 def _check_port(host: str, port: int) -> None:
