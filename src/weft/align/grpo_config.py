@@ -13,7 +13,7 @@ from weft.core.errors import ConfigError
 from weft.engine.config import EngineConfig
 from weft.models.decoder import Decoder
 from weft.spec.sampling import SamplingParams
-from weft.train.loop_config import Budget
+from weft.train.loop_config import Budget, require_positive
 from weft.train.optim import OptimizerConfig
 from weft.train.schedule import ScheduleConfig
 
@@ -94,10 +94,7 @@ class GRPOConfig:
             "steps", "minutes", "prompts_per_step", "updates_per_rollout", "micro_batch_tokens",
             "max_grad_norm", "num_threads", "checkpoint_interval_s", "keep_checkpoints",
         )  # fmt: skip
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {value}; it must be above 0", fix=f"set {name}")
+        require_positive(self, positive)
         if self.group_size < 2:
             raise ConfigError(
                 f"group_size is {self.group_size}; one answer has nothing to be compared with",
@@ -122,12 +119,7 @@ class GRPOConfig:
         Raises:
             ConfigError: neither steps nor minutes are given.
         """
-        if self.steps is None and self.minutes is None:
-            raise ConfigError(
-                "the run has no end: neither steps nor minutes are given",
-                fix="set steps=N or minutes=M",
-            )
-        return Budget(self.steps, None if self.minutes is None else self.minutes * 60)
+        return Budget.of(self.steps, self.minutes)
 
     def resolve_objective(self) -> Objective:
         """Return the algorithm's choices with the overrides applied."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,10 +78,7 @@ class LoopConfig:
             "max_grad_norm", "num_threads", "checkpoint_interval_s", "checkpoint_interval_steps",
             "keep_checkpoints",
         )  # fmt: skip
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {value}; it must be above 0", fix=f"set {name}")
+        require_positive(self, positive)
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1")
         _multiple(self, "micro_batch_tokens", self.tokens_per_micro_batch, "sequence_length")
@@ -102,12 +100,7 @@ class LoopConfig:
         Raises:
             ConfigError: neither steps nor minutes are given.
         """
-        if self.steps is None and self.minutes is None:
-            raise ConfigError(
-                "the run has no end: neither steps nor minutes are given",
-                fix="set steps=N or minutes=M",
-            )
-        return Budget(self.steps, None if self.minutes is None else self.minutes * 60)
+        return Budget.of(self.steps, self.minutes)
 
 
 def resolve_device(device: Device) -> str:
@@ -130,11 +123,37 @@ class Budget:
     steps: int | None
     seconds: float | None
 
+    @classmethod
+    def of(cls, steps: int | None, minutes: float | None) -> Budget:
+        """Return the budget of a configuration.
+
+        Raises:
+            ConfigError: neither steps nor minutes are given.
+        """
+        if steps is None and minutes is None:
+            raise ConfigError(
+                "the run has no end: neither steps nor minutes are given",
+                fix="set steps=N or minutes=M",
+            )
+        return cls(steps, None if minutes is None else minutes * 60)
+
     def progress(self, steps_done: int, elapsed_s: float) -> float:
         """Return the share of the budget that is used; the run ends at 1."""
         by_steps = 0.0 if self.steps is None else steps_done / self.steps
         by_time = 0.0 if self.seconds is None else elapsed_s / self.seconds
         return max(by_steps, by_time)
+
+
+def require_positive(config: object, names: Sequence[str]) -> None:
+    """Refuse settings that are given and not above 0.
+
+    Raises:
+        ConfigError: the first such setting.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}; it must be above 0", fix=f"set {name}")
 
 
 def _multiple(config: LoopConfig, name: str, value: int, unit: str) -> None:
