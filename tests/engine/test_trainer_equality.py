@@ -17,7 +17,7 @@ from tests.engine.support import VOCAB_SIZE, assert_nothing_left, make_llm
 from weft.models.decoder import Decoder
 from weft.models.heads import log_probs
 from weft.nn.context import StepContext
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.spec import ModelShape, SamplingParams
 
 library = load_library()

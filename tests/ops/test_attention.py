@@ -10,7 +10,7 @@ import torch
 from weft.ops import PagedLayout, packed_attention, paged_attention
 from weft.ops.attention.packed import Run, equal_runs
 from weft.ops.attention.reference import causal_mask, dense_attention
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.ops.registry import PACKED_ATTENTION
 
 H = 32

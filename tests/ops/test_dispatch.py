@@ -6,7 +6,7 @@ import torch
 from tests.ops.cases import build
 from weft.ops import registry, rms_norm, swiglu
 from weft.ops.dispatch import Implementation, KernelSpec, needs_grad
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.ops.registry import KERNELS, RMS_NORM
 
 

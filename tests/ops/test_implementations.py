@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.ops.cases import BUILDERS, Case, build
 from weft.ops.dispatch import Implementation, KernelSpec, Tolerance
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.ops.registry import KERNELS
 
 PAIRS = [

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from weft.ops import linear, linear_cross_entropy, linear_log_probs, pad_rows, row_log_probs
 from weft.ops.loss import rows
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 
 
 def head(tokens=40, width=16, vocab=50, dtype=torch.float32, seed=0):

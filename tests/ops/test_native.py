@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from weft.ops import rms_norm
-from weft.ops.native import build, library, native_status
+from weft.ops.native import bindings, build, native_status
 
 needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler")
 
@@ -17,7 +17,7 @@ needs_compiler = pytest.mark.skipif(build.find_compiler() is None, reason="no C 
 @pytest.fixture
 def fresh_loader():
     """Forget the loaded library before and after."""
-    caches = (library.load_library, library._load)
+    caches = (bindings.load_library, bindings._load)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -105,6 +105,6 @@ def test_no_second_openmp_runtime_is_loaded():
 
 def test_small_work_stays_on_one_thread(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    assert library.num_threads(100) == 1
-    assert library.num_threads(3 * library.ELEMENTS_PER_THREAD) == 3
-    assert library.num_threads(10**9) == 8
+    assert bindings.num_threads(100) == 1
+    assert bindings.num_threads(3 * bindings.ELEMENTS_PER_THREAD) == 3
+    assert bindings.num_threads(10**9) == 8

@@ -8,7 +8,7 @@ from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
 from weft.nn.kv_cache import bytes_per_block
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.plan.figure import Figure
 from weft.plan.memory import (
     activation_bytes,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.engine.sampling.rows import make_batch
 from weft.engine.sampling import pipeline, reference
 from weft.engine.sampling.logprobs import alternatives
-from weft.ops.native.library import load_library
+from weft.ops.native.bindings import load_library
 from weft.spec.sampling import SamplingParams
 
 LOGITS = [2.0, 1.0, 0.5, 0.1, -1.0, -2.0]

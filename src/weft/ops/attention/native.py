@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.dispatch import needs_grad
-from weft.ops.native.library import TYPE_CODES, is_plain, load_library, num_threads
+from weft.ops.native.bindings import TYPE_CODES, is_plain, load_library, num_threads
 
 MAX_HEAD_WIDTH, MAX_GROUP = 256, 16  # MAX_WIDTH and MAX_GROUP of attention.c
 

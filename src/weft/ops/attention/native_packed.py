@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from weft.core.errors import ResourceError
 from weft.ops.dispatch import needs_grad
-from weft.ops.native.library import TYPE_CODES, Library, is_plain, load_library
+from weft.ops.native.bindings import TYPE_CODES, Library, is_plain, load_library
 
 MAX_HEAD_WIDTH = 512  # WEFT_BLOCK of kernels.h
 LANES = 16

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weft.ops.dispatch import needs_grad
-from weft.ops.native.library import TYPE_CODES, is_plain, load_library, num_threads
+from weft.ops.native.bindings import TYPE_CODES, is_plain, load_library, num_threads
 
 
 def accepts(gate_up_T2F: Tensor) -> bool:

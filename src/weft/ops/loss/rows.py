@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from weft.ops.native.library import TYPE_CODES, is_plain, load_library, num_threads
+from weft.ops.native.bindings import TYPE_CODES, is_plain, load_library, num_threads
 
 
 def softmax_stats(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weft.ops.dispatch import needs_grad
-from weft.ops.native.library import TYPE_CODES, is_plain, load_library, num_threads
+from weft.ops.native.bindings import TYPE_CODES, is_plain, load_library, num_threads
 
 
 def accepts(x_TD: Tensor, weight_D: Tensor, eps: float) -> bool:
