@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from weft.core.errors import ConfigError, InputFileError, Interrupted
+from weft.core.errors import ConfigError, InputFileError, Interrupted, MissingExtraError
 from weft.core.events import read_events
 from weft.core.runs import RunDirectory
 
@@ -84,3 +86,43 @@ def test_numbers_that_json_lacks_are_written_as_text(tmp_path: Path) -> None:
     with run.open(Config()) as events:
         events.emit("step", loss=float("nan"))
     assert next(read_events(run.metrics_path, "step"))["loss"] == "nan"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A configuration that asks for TensorBoard."""
+
+    tensorboard: bool = True
+
+
+def test_tensorboard_gets_the_numbers_of_events_that_have_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0.0, 0))
+
+    module = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setattr("weft.core.events.require", lambda name, extra: module)
+    with RunDirectory(tmp_path).open(Watched()) as events:
+        events.emit("note", text="no step")
+        events.emit("step", step=3, loss=2.5, text="words", skipped=True)
+    assert written == [("step/loss", 2.5, 3), ("closed", 0.0, 0)]
+
+
+def test_tensorboard_that_is_missing_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run = RunDirectory(tmp_path)
+    with pytest.raises(MissingExtraError, match=r"weft\[tensorboard\]"), run.open(Watched()):
+        pass
+    assert run.state == "failed"

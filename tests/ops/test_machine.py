@@ -69,11 +69,3 @@ def test_freed_memory_comes_back_with_few_page_faults():
 def test_an_allocator_without_the_option_is_left_alone(monkeypatch):
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
     assert machine.keep_freed_memory() is False
-
-
-@pytest.mark.parametrize(("fp32_s", "expected"), [(1.0, "float32"), (2.0, "bfloat16")])
-def test_precision_follows_the_measured_ratio(monkeypatch, fp32_s, expected):
-    times = iter((fp32_s, 1.0))
-    monkeypatch.setattr(machine, "_best_time", lambda run, budget_s: (run(), next(times))[1])
-    choice = machine.choose_precision(16, num_tokens=8)
-    assert (choice.dtype, choice.speedup) == (expected, fp32_s)

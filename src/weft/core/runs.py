@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from weft.core import config as configs
 from weft.core.environment import describe_environment
 from weft.core.errors import ConfigError, InputFileError, Interrupted
-from weft.core.events import Events, JsonlSink, read_events
+from weft.core.events import Events, JsonlSink, TensorBoardSink, read_events
 from weft.core.files import disk_errors, read_json, write_atomic, write_json
 
 ConfigT = TypeVar("ConfigT")
@@ -56,9 +56,12 @@ class RunDirectory:
     def open(self, config: Any) -> Iterator[Events]:
         """Start or continue the run; records how it ended whatever happens.
 
+        A configuration with a true ``tensorboard`` field writes its metrics there too.
+
         Raises:
             ConfigError: the folder holds a run with another configuration.
             ResourceError: the disk is full or not writable.
+            MissingExtraError: TensorBoard is asked for and not installed.
         """
         self._claim(config)
         write_json(self.path / "env.json", describe_environment())
@@ -66,6 +69,8 @@ class RunDirectory:
         self._set_state("running")
         with Events(JsonlSink(self.metrics_path), offset_s=offset_s) as events:
             try:
+                if getattr(config, "tensorboard", False):
+                    events.add(TensorBoardSink(self.path / "tensorboard"))
                 yield events
             except (KeyboardInterrupt, Interrupted):
                 self._set_state("interrupted")

@@ -7,7 +7,7 @@
   and obviously right, the files beside it are faster.
 - ``native/``        C kernels, compiled on first use with the system's compiler and loaded with
   ctypes. Where there is no compiler the torch path runs; ``weft doctor`` says which.
-- ``machine.py``     measured limits of this machine, the number of threads, the precision,
+- ``machine.py``     measured limits of this machine, the number of threads,
   the allocator.
 
 Which implementation runs is decided by the tensors alone (device, type, sizes), never by a

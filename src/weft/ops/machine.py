@@ -1,4 +1,4 @@
-"""What this machine can do, measured: peak rates, how many threads to use, which precision pays.
+"""What this machine can do, measured: peak rates, how many threads to use.
 
 Matrix products give the compute roofline, a sum over a block larger than the caches gives the
 bandwidth roofline (Williams et al. 2009, doi:10.1145/1498765.1498785).
@@ -10,12 +10,9 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor
 
 from weft.core.environment import available_cpus, cpu_name, total_memory_bytes
 from weft.ops.linear.onednn import matmul
@@ -23,7 +20,6 @@ from weft.spec import HardwareSpec
 
 MATMUL_SIZES = ((512, 512, 512), (512, 1024, 3072), (1024, 2048, 1024))
 READ_BYTES = 256 * 2**20  # larger than last-level caches
-MIN_SPEEDUP = 1.1  # below this bfloat16 is not worth its rounding
 
 
 def measure_peaks(budget_s: float = 2.0) -> HardwareSpec:
@@ -92,47 +88,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # not glibc
         return False
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
-
-
-@dataclass(frozen=True)
-class PrecisionChoice:
-    """Which element type matrix products should use here.
-
-    Attributes:
-        dtype: "bfloat16" (autocast) or "float32".
-        speedup: Measured time of float32 divided by that of bfloat16, casts included.
-    """
-
-    dtype: Literal["bfloat16", "float32"]
-    speedup: float
-
-
-def choose_precision(dim: int, *, num_tokens: int = 1024, budget_s: float = 0.6) -> PrecisionChoice:
-    """Return the faster precision for training at a model width, measured on this machine.
-
-    One feed-forward layer, forward and backward, runs in float32 and under bfloat16 autocast.
-    Processors without bfloat16 arithmetic are often slower with it.
-    """
-    x = torch.randn(num_tokens, dim, requires_grad=True)
-    up, down = (torch.randn(shape) * 0.02 for shape in ((4 * dim, dim), (dim, 4 * dim)))
-    weights = (up.requires_grad_(), down.requires_grad_())
-    seconds: dict[bool, float] = {}
-    for autocast in (False, True):
-        step = _layer_step(x, weights, autocast)
-        seconds[autocast] = _best_time(step, budget_s / 2)
-    speedup = seconds[False] / seconds[True]
-    return PrecisionChoice("bfloat16" if speedup >= MIN_SPEEDUP else "float32", speedup)
-
-
-def _layer_step(x: Tensor, weights: tuple[Tensor, Tensor], autocast: bool) -> Callable[[], object]:
-    up, down = weights
-
-    def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            out = torch.nn.functional.linear(torch.nn.functional.linear(x, up), down)
-        torch.autograd.grad(out.float().sum(), (x, up, down))
-
-    return step
 
 
 def _matmul_flops(dtype: torch.dtype, budget_s: float) -> float:

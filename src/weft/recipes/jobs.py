@@ -21,11 +21,13 @@ class TrainJob(PretrainConfig):
         corpus: Folder written by `weft data build`.
         tokenizer: Folder written by `weft tokenizer train`, or any with a tokenizer.json.
         sample_prompt: The text that samples while training continue.
+        tensorboard: Write metrics for TensorBoard too (extra: weft[tensorboard]).
     """
 
     corpus: Path = Path("runs/corpus")
     tokenizer: Path = Path("runs/tokenizer")
     sample_prompt: str = '    """Return '
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class SFTJob(SFTConfig):
         data: A .jsonl file of conversations (Alpaca, ShareGPT or OpenAI messages).
         tasks: Generated tasks to take demonstrations from, each as NAME or NAME:DIFFICULTY.
         examples_per_task: Demonstrations of each task.
+        tensorboard: Write metrics for TensorBoard too (extra: weft[tensorboard]).
     """
 
     base: Path = Path("runs/base/model")
     data: Path | None = None
     tasks: tuple[str, ...] = ()
     examples_per_task: int = 8000
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,9 +96,11 @@ class GRPOJob(GRPOConfig):
 
     Attributes:
         base: Folder of the model to start from.
+        tensorboard: Write metrics for TensorBoard too (extra: weft[tensorboard]).
     """
 
     base: Path = Path("runs/sft/model")
+    tensorboard: bool = False
 
 
 def grpo() -> GRPOJob:
