@@ -83,7 +83,9 @@ def test_generation_builds_no_graph():
     llm = make_llm()
     llm.generate([[1, 2]], GREEDY)
     assert all(parameter.grad is None for parameter in llm.model.parameters())
-    assert not any(tensor.requires_grad for tensor in llm.core.runner.cache.keys)
+    stored = [t for layer in llm.core.runner.cache.tokens for t in layer.values()]
+    assert stored
+    assert not any(tensor.requires_grad for tensor in stored)
     hidden_TD = llm.model(torch.tensor([1]), _packed())
     assert hidden_TD.requires_grad
 

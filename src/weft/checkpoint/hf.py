@@ -6,6 +6,7 @@ plus the largest tensor of the file.
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from weft.checkpoint.safetensors import TensorFiles, write_sharded
 from weft.core.errors import CheckpointError, InputFileError
 from weft.core.files import disk_errors, read_json, write_json
 from weft.models.decoder import Decoder
-from weft.models.families import rules
+from weft.models.families import key_map, rules
 from weft.models.hf_keys import Part, parts
 from weft.spec import ModelSpec
 from weft.spec.families import spec_from_hf, spec_to_hf
@@ -55,12 +56,12 @@ def load_model(
     folder = _model_folder(folder)
     spec = load_spec(folder)
     files = TensorFiles(folder)
-    key_parts = list(parts(spec, rules(spec)))
+    key_parts = list(parts(rules(spec)))
     _check_names(folder, files, key_parts, spec)
     if dtype is None:
         dtype = files.read(key_parts[0].theirs).dtype
     model = Decoder(spec, device="meta", dtype=dtype).to_empty(device=device)
-    ours = dict(model.named_parameters())
+    ours = model.state_dict()
     for part in key_parts:
         _fill(ours[part.ours], part, files.read(part.theirs), folder)
     return model
@@ -95,18 +96,20 @@ def save_model(
 
 def hf_tensors(model: Decoder, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Return the model's weights under Hugging Face names, merged tensors split."""
-    ours = dict(model.named_parameters())
+    ours = model.state_dict()
     result = {}
-    for part in parts(model.spec, rules(model.spec)):
-        rows = _rows(ours[part.ours].detach(), part)
-        result[part.theirs] = rows.to(dtype or rows.dtype).contiguous()
+    for part in parts(rules(model.spec)):
+        values = _place(ours[part.ours], part)
+        if part.layout is not None:
+            values = part.layout.to_theirs(values)
+        result[part.theirs] = values.to(dtype or values.dtype).contiguous()
     return result
 
 
 def load_hf_tensors(model: Decoder, tensors: dict[str, Tensor]) -> None:
     """Copy weights under Hugging Face names into a model, in place."""
-    ours = dict(model.named_parameters())
-    for part in parts(model.spec, rules(model.spec)):
+    ours = model.state_dict()
+    for part in parts(rules(model.spec)):
         _fill(ours[part.ours], part, tensors[part.theirs], Path("tensors"))
 
 
@@ -138,7 +141,7 @@ def _check_names(folder: Path, files: TensorFiles, key_parts: list[Part], spec: 
     surplus = sorted(
         name
         for name in files.names - expected - ignored
-        if not name.endswith("rotary_emb.inv_freq")
+        if not any(fnmatch(name, pattern) for pattern in key_map(spec).ignored)
     )
     for names, what in ((missing, "lacks"), (surplus, "has an unknown")):
         if names:
@@ -150,7 +153,9 @@ def _check_names(folder: Path, files: TensorFiles, key_parts: list[Part], spec: 
 
 @torch.no_grad()
 def _fill(parameter: Tensor, part: Part, tensor: Tensor, folder: Path) -> None:
-    target = _rows(parameter, part)
+    target = _place(parameter, part)
+    if part.layout is not None:
+        tensor = part.layout.to_ours(tensor)
     if target.shape != tensor.shape:
         raise CheckpointError(
             f"{folder}: tensor {part.theirs!r} has shape {tuple(tensor.shape)}, but config.json "
@@ -160,5 +165,8 @@ def _fill(parameter: Tensor, part: Part, tensor: Tensor, folder: Path) -> None:
     target.copy_(tensor)
 
 
-def _rows(tensor: Tensor, part: Part) -> Tensor:
-    return tensor if part.num_rows is None else tensor.narrow(0, part.start, part.num_rows)
+def _place(tensor: Tensor, part: Part) -> Tensor:
+    """Return the view of our tensor that a part fills."""
+    if part.index is not None:
+        tensor = tensor[part.index]
+    return tensor if part.size is None else tensor.narrow(part.axis, part.start, part.size)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from weft.models.init import init_weights
-from weft.nn.attention import Attention
+from weft.nn.build import build_ffn, build_mixer
 from weft.nn.context import StepContext
-from weft.nn.mlp import MLP
-from weft.nn.norm import RMSNorm
-from weft.spec import LayerSpec, ModelSpec
+from weft.nn.norm import build_norm
+from weft.nn.positions import build_positions
+from weft.spec import LayerSpec, ModelSpec, NormSpec
 
 
 class Block(nn.Module):
-    """One pre-norm residual block: mixer, then feed-forward."""
+    """One residual block: mixer, then feed-forward part, with norms where the layer says."""
 
     def __init__(
         self,
@@ -22,21 +24,38 @@ class Block(nn.Module):
         spec: LayerSpec,
         *,
         layer: int,
-        norm_eps: float,
+        norm: NormSpec,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         where = {"device": device, "dtype": dtype}
-        self.mixer_norm = RMSNorm(dim, norm_eps, **where)
-        self.mixer = Attention(dim, spec.mixer, layer=layer, norm_eps=norm_eps, **where)
-        self.ffn_norm = RMSNorm(dim, norm_eps, **where)
-        self.ffn = MLP(dim, spec.ffn, **where)
+        self.norms = spec.norms
+        self.mixer = build_mixer(dim, spec.mixer, layer=layer, norm=norm, **where)
+        self.mixer_norm = build_norm(dim, norm, **where)
+        if spec.norms == "sandwich":
+            self.mixer_output_norm = build_norm(dim, norm, **where)
+        self.ffn = None
+        if spec.ffn is not None:
+            self.ffn = build_ffn(dim, spec.ffn, layer=layer, **where)
+            self.ffn_norm = build_norm(dim, norm, **where)
+            if spec.norms == "sandwich":
+                self.ffn_output_norm = build_norm(dim, norm, **where)
 
     def forward(self, x_TD: Tensor, ctx: StepContext) -> Tensor:
         """Return the residual stream after this block, [T, D]."""
-        x_TD = x_TD + self.mixer(self.mixer_norm(x_TD), ctx)
-        return x_TD + self.ffn(self.ffn_norm(x_TD))
+        x_TD = self._branch(x_TD, ctx, "mixer")
+        return x_TD if self.ffn is None else self._branch(x_TD, ctx, "ffn")
+
+    def _branch(self, x_TD: Tensor, ctx: StepContext, part: Literal["mixer", "ffn"]) -> Tensor:
+        function, norm = getattr(self, part), getattr(self, f"{part}_norm")
+        if self.norms == "pre":
+            return x_TD + function(norm(x_TD), ctx)
+        if self.norms == "output":
+            return x_TD + norm(function(x_TD, ctx))
+        if self.norms == "post":
+            return norm(x_TD + function(x_TD, ctx))
+        return x_TD + getattr(self, f"{part}_output_norm")(function(norm(x_TD), ctx))
 
 
 class Decoder(nn.Module):
@@ -62,11 +81,13 @@ class Decoder(nn.Module):
         self.spec = spec
         where = {"device": device, "dtype": dtype}
         self.embed = nn.Embedding(spec.vocab_size, spec.dim, **where)
+        self.positions = build_positions(spec.dim, spec.positions, **where)
+        self.embed_norm = build_norm(spec.dim, spec.norm, **where) if spec.embedding_norm else None
         self.layers = nn.ModuleList(
-            Block(spec.dim, layer, layer=index, norm_eps=spec.norm.eps, **where)
+            Block(spec.dim, layer, layer=index, norm=spec.norm, **where)
             for index, layer in enumerate(spec.layers)
         )
-        self.norm = RMSNorm(spec.dim, spec.norm.eps, **where)
+        self.norm = build_norm(spec.dim, spec.norm, **where) if spec.final_norm else None
         self.head = (
             None if spec.tie_embeddings else nn.Linear(spec.dim, spec.vocab_size, False, **where)
         )
@@ -75,10 +96,20 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_T: Tensor, ctx: StepContext) -> Tensor:
         """Return the normalised hidden state of every token, [T, D]."""
-        x_TD = self.embed(tokens_T)
+        x_TD = self.embed_tokens(tokens_T, ctx)
         for layer in self.layers:
             x_TD = layer(x_TD, ctx)
-        return self.norm(x_TD)
+        return x_TD if self.norm is None else self.norm(x_TD)
+
+    def embed_tokens(self, tokens_T: Tensor, ctx: StepContext) -> Tensor:
+        """Return the residual stream before the first block, [T, D]."""
+        x_TD = self.embed(tokens_T)
+        if self.spec.embedding_scale is not None:
+            # Rounded to the model's type first, as Gemma does; it is visible in bf16.
+            x_TD = x_TD * torch.tensor(self.spec.embedding_scale, dtype=x_TD.dtype)
+        if self.positions is not None:
+            x_TD = x_TD + self.positions(ctx.positions_T).to(x_TD.dtype)
+        return x_TD if self.embed_norm is None else self.embed_norm(x_TD)
 
     @property
     def head_weight(self) -> Tensor:

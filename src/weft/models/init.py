@@ -20,18 +20,28 @@ RESIDUAL_OUTPUTS = (".mixer.out.weight", ".ffn.down.weight")
 
 @torch.no_grad()
 def init_weights(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
-    """Fill every parameter in place; equal seeds give equal weights on every device."""
+    """Fill every parameter in place; equal seeds give equal weights on every device.
+
+    Modules with a method ``init_parameters(generator)`` fill their own direct parameters.
+    """
     generator = torch.Generator().manual_seed(seed)
+    own = {name: module for name, module in model.named_modules() if _fills_itself(module)}
     for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight"):
-            parameter.fill_(1.0)
-        elif name.endswith(".bias"):
+        if name.rpartition(".")[0] in own:
+            continue
+        if name.endswith("bias"):
             parameter.zero_()
         else:
             std = _std(name, parameter.shape, spec.num_layers)
             # Drawn on the CPU in float32, whatever the model's own device and type.
             values = torch.empty(parameter.shape, dtype=torch.float32)
             parameter.copy_(values.normal_(0.0, std, generator=generator))
+    for module in own.values():
+        module.init_parameters(generator)
+
+
+def _fills_itself(module: nn.Module) -> bool:
+    return hasattr(module, "init_parameters")
 
 
 def _std(name: str, shape: torch.Size, num_layers: int) -> float:

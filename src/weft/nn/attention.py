@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from weft.nn.context import StepContext
 from weft.nn.linear import Linear
-from weft.nn.norm import RMSNorm
+from weft.nn.norm import build_norm
 from weft.ops import apply_rotary
-from weft.spec import AttentionSpec
+from weft.spec import AttentionSpec, NormSpec
 
 
 class Attention(nn.Module):
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         spec: AttentionSpec,
         *,
         layer: int,
-        norm_eps: float,
+        norm: NormSpec,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -36,11 +36,11 @@ class Attention(nn.Module):
         self.spec = spec
         self.layer = layer
         where = {"device": device, "dtype": dtype}
-        self.qkv = Linear(dim, spec.query_dim + 2 * spec.kv_dim, bias=spec.qkv_bias, **where)
+        self.qkv = Linear(dim, sum(spec.qkv_rows), bias=spec.qkv_bias, **where)
         self.out = Linear(spec.query_dim, dim, bias=spec.out_bias, **where)
-        if spec.qk_norm:
-            self.q_norm = RMSNorm(spec.head_dim, norm_eps, **where)
-            self.k_norm = RMSNorm(spec.head_dim, norm_eps, **where)
+        if spec.qk_norm == "head":
+            self.q_norm = build_norm(spec.head_dim, norm, **where)
+            self.k_norm = build_norm(spec.head_dim, norm, **where)
 
     def forward(self, x_TD: Tensor, ctx: StepContext) -> Tensor:
         """Mix [T, D] over the tokens that ``ctx`` lets each token see."""
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         q_TNH, k_TKH, v_TKH = qkv_TMH.split(
             (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads), dim=1
         )
-        if spec.qk_norm:
+        if spec.qk_norm == "head":
             q_TNH, k_TKH = self.q_norm(q_TNH), self.k_norm(k_TKH)
         if spec.rotary is not None:
             cos_TR, sin_TR = ctx.rotary(spec.rotary, spec.rotary_dim)

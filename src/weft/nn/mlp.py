@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.nn.context import StepContext
 from weft.nn.linear import Linear
 from weft.ops import swiglu
 from weft.spec import MLPSpec
@@ -33,6 +34,7 @@ class MLP(nn.Module):
         dim: int,
         spec: MLPSpec,
         *,
+        layer: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -45,8 +47,8 @@ class MLP(nn.Module):
             self.up = Linear(dim, spec.hidden_dim, bias=spec.bias, **where)
         self.down = Linear(spec.hidden_dim, dim, bias=spec.bias, **where)
 
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """Transform each token of [T, D] alone."""
+    def forward(self, x_TD: Tensor, ctx: StepContext | None = None) -> Tensor:
+        """Transform each token of [T, D] alone; ``ctx`` is what other kinds of parts need."""
         return self.down(self._activate(x_TD))
 
     def _activate(self, x_TD: Tensor) -> Tensor:

@@ -86,6 +86,6 @@ def _not_multiplied(spec: ModelSpec) -> int:
     for layer in spec.layers:
         mixer, ffn = layer.mixer, layer.ffn
         count += (mixer.query_dim + 2 * mixer.kv_dim) * mixer.qkv_bias + spec.dim * mixer.out_bias
-        count += 2 * mixer.head_dim * mixer.qk_norm
+        count += 2 * mixer.head_dim * (mixer.qk_norm == "head")
         count += (ffn.hidden_dim * (2 if ffn.gated else 1) + spec.dim) * ffn.bias
     return count

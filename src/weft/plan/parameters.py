@@ -57,7 +57,7 @@ def attention_parameters(spec: AttentionSpec, dim: int) -> int:
     qkv_dim = spec.query_dim + 2 * spec.kv_dim
     count = dim * qkv_dim + spec.query_dim * dim
     count += qkv_dim * spec.qkv_bias + dim * spec.out_bias
-    return count + 2 * spec.head_dim * spec.qk_norm
+    return count + 2 * spec.head_dim * (spec.qk_norm == "head")
 
 
 def mlp_parameters(spec: MLPSpec, dim: int) -> int:

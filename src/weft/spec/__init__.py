@@ -4,37 +4,64 @@ A ``ModelSpec`` is the one definition that is built (``weft.models``), counted (
 converted (``weft.checkpoint``) and served (``weft.engine``). Nothing here imports torch.
 """
 
+from weft.spec.attention import AttentionSpec
+from weft.spec.cache import CacheKinds, StateSpec
+from weft.spec.ffn import ChannelMixSpec, MLPSpec, MoESpec, RouterSpec
 from weft.spec.hardware import HardwareSpec
-from weft.spec.model import (
-    AttentionSpec,
-    FFNSpec,
-    LayerSpec,
-    MixerSpec,
-    MLPSpec,
-    ModelSpec,
-    NormSpec,
+from weft.spec.latent import IndexerSpec, MLASpec
+from weft.spec.model import FFNSpec, LayerSpec, MixerSpec, ModelSpec, NormSpec
+from weft.spec.parallel import ParallelSpec
+from weft.spec.recurrent import (
+    GatedDeltaNetSpec,
+    KimiDeltaSpec,
+    LinearAttentionSpec,
+    Mamba2Spec,
+    RWKVSpec,
+    ShortConvSpec,
+)
+from weft.spec.request import FinishReason, Request
+from weft.spec.rotary import (
+    LearnedPositions,
+    PositionSpec,
+    RelativeBiasSpec,
     RotaryScaling,
     RotarySpec,
+    SinusoidalPositions,
 )
-from weft.spec.parallel import ParallelSpec
-from weft.spec.request import FinishReason, Request
 from weft.spec.sampling import SamplingParams
 from weft.spec.shape import ModelShape
 
 __all__ = [
     "AttentionSpec",
+    "CacheKinds",
+    "ChannelMixSpec",
     "FFNSpec",
     "FinishReason",
+    "GatedDeltaNetSpec",
     "HardwareSpec",
+    "IndexerSpec",
+    "KimiDeltaSpec",
     "LayerSpec",
+    "LearnedPositions",
+    "LinearAttentionSpec",
+    "MLASpec",
     "MLPSpec",
+    "Mamba2Spec",
     "MixerSpec",
+    "MoESpec",
     "ModelShape",
     "ModelSpec",
     "NormSpec",
     "ParallelSpec",
+    "PositionSpec",
+    "RWKVSpec",
+    "RelativeBiasSpec",
     "Request",
     "RotaryScaling",
     "RotarySpec",
+    "RouterSpec",
     "SamplingParams",
+    "ShortConvSpec",
+    "SinusoidalPositions",
+    "StateSpec",
 ]

@@ -8,163 +8,88 @@ the model, because several families (Gemma 3, SmolLM3) change them from layer to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from weft.core.errors import ConfigError
+from weft.spec.attention import AttentionSpec
+from weft.spec.cache import StateSpec
+from weft.spec.ffn import ChannelMixSpec, MLPSpec, MoESpec
+from weft.spec.latent import MLASpec
+from weft.spec.recurrent import (
+    GatedDeltaNetSpec,
+    KimiDeltaSpec,
+    LinearAttentionSpec,
+    Mamba2Spec,
+    RWKVSpec,
+    ShortConvSpec,
+)
+from weft.spec.rotary import PositionSpec
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+MixerSpec = (
+    AttentionSpec
+    | MLASpec
+    | LinearAttentionSpec
+    | GatedDeltaNetSpec
+    | KimiDeltaSpec
+    | Mamba2Spec
+    | RWKVSpec
+    | ShortConvSpec
+)
+FFNSpec = MLPSpec | MoESpec | ChannelMixSpec
 
-
-@dataclass(frozen=True)
-class RotaryScaling:
-    """How rotary frequencies are stretched beyond the trained length.
-
-    Attributes:
-        kind: The rule; "llama3" smooths between kept and divided frequencies.
-        factor: How much longer the new context is.
-        low_freq_factor: Wavelengths above original_context / this are divided by factor (llama3).
-        high_freq_factor: Wavelengths below original_context / this are kept (llama3).
-        original_context: The length the model was first trained with.
-    """
-
-    kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 8192
-
-
-@dataclass(frozen=True)
-class RotarySpec:
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864).
-
-    Attributes:
-        theta: The base of the geometric series of wavelengths.
-        dim: How many of a head's dimensions rotate; none means all of them.
-        layout: "half" pairs dimension i with i + dim/2 (Llama on Hugging Face), "interleaved"
-            pairs 2i with 2i + 1 (the paper).
-        scaling: Stretching beyond the trained length.
-    """
-
-    theta: float = 10_000.0
-    dim: int | None = None
-    layout: Literal["half", "interleaved"] = "half"
-    scaling: RotaryScaling | None = None
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Softmax attention: multi-head, multi-query or grouped-query.
-
-    Attributes:
-        num_heads: Query heads (N).
-        num_kv_heads: Key and value heads (K); divides num_heads.
-        head_dim: Width of one head (H).
-        rotary: Rotary positions, or none.
-        qkv_bias: Whether the query, key and value projections have a bias.
-        out_bias: Whether the output projection has a bias.
-        qk_norm: RMS-normalise each query and key head before the rotation (Qwen3).
-        window: A token sees this many positions including itself; none means all.
-        scale: Factor on the scores; none means head_dim ** -0.5.
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotary: RotarySpec | None = field(default_factory=RotarySpec)
-    qkv_bias: bool = False
-    out_bias: bool = False
-    qk_norm: bool = False
-    window: int | None = None
-    scale: float | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.num_heads, self.num_kv_heads, self.head_dim) < 1:
-            raise ConfigError(f"attention sizes must be at least 1: {self}")
-        if self.num_heads % self.num_kv_heads:
-            raise ConfigError(
-                f"{self.num_heads} query heads cannot share {self.num_kv_heads} key-value heads",
-                fix="make num_heads a multiple of num_kv_heads",
-            )
-        if self.rotary is not None and self.rotary_dim % 2:
-            raise ConfigError(
-                f"rotary positions need an even width, not {self.rotary_dim}",
-                fix="choose an even head_dim",
-            )
-        if self.window is not None and self.window < 1:
-            raise ConfigError(f"window is {self.window}; it must be at least 1 or none")
-
-    @property
-    def query_dim(self) -> int:
-        """Width of all query heads together."""
-        return self.num_heads * self.head_dim
-
-    @property
-    def kv_dim(self) -> int:
-        """Width of all key heads together (the value heads have the same)."""
-        return self.num_kv_heads * self.head_dim
-
-    @property
-    def rotary_dim(self) -> int:
-        """How many dimensions of a head rotate."""
-        if self.rotary is None:
-            return 0
-        return self.head_dim if self.rotary.dim is None else self.rotary.dim
-
-    @property
-    def softmax_scale(self) -> float:
-        """The factor on query-key products."""
-        return self.head_dim**-0.5 if self.scale is None else self.scale
-
-    @property
-    def cache_values_per_token(self) -> int:
-        """How many numbers the engine keeps per token and layer."""
-        return 2 * self.kv_dim
-
-
-@dataclass(frozen=True)
-class MLPSpec:
-    """The dense feed-forward part.
-
-    Attributes:
-        hidden_dim: Inner width (F).
-        activation: The non-linearity.
-        gated: act(x W_gate) * (x W_up) as in SwiGLU (Shazeer 2020, arXiv:2002.05202).
-        bias: Whether the projections have a bias.
-    """
-
-    hidden_dim: int
-    activation: Activation = "silu"
-    gated: bool = True
-    bias: bool = False
-
-    def __post_init__(self) -> None:
-        if self.hidden_dim < 1:
-            raise ConfigError(f"the feed-forward width is {self.hidden_dim}; at least 1 is needed")
+NormPlacement = Literal["pre", "post", "output", "sandwich"]
 
 
 @dataclass(frozen=True)
 class NormSpec:
-    """RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467).
+    """The normalisation of every block and of the output.
 
     Attributes:
-        eps: Added to the mean square.
+        eps: Added to the mean square or variance.
+        kind: "rms" (Zhang and Sennrich 2019, arXiv:1910.07467) or "layer" (Ba et al. 2016,
+            arXiv:1607.06450).
+        bias: Whether a LayerNorm has a bias.
+        zero_centred: The weight is stored as its distance from one (Gemma, Qwen3-Next).
+        float32_weight: Multiply by the weight before rounding back to the model's type (Gemma,
+            OLMo-2, gpt-oss); false rounds first (Llama). Differs in bf16 only.
     """
 
     eps: float = 1e-6
-
-
-MixerSpec = AttentionSpec
-FFNSpec = MLPSpec
+    kind: Literal["rms", "layer"] = "rms"
+    bias: bool = False
+    zero_centred: bool = False
+    float32_weight: bool = False
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One block: x + mixer(norm(x)), then x + ffn(norm(x))."""
+    """One block: a mixer and a feed-forward part, each in its own residual branch.
+
+    Attributes:
+        mixer: Moves information between positions.
+        ffn: Works on each position alone; none leaves the mixer only (Mamba-2).
+        norms: Where norms sit. "pre": x + f(norm(x)). "output": x + norm(f(x)) (OLMo-2).
+            "sandwich": x + norm(f(norm(x))) (Gemma 2). "post": norm(x + f(x)) (BERT).
+        cross: Attention to an encoder's output, between mixer and feed-forward part.
+    """
 
     mixer: MixerSpec
-    ffn: FFNSpec
+    ffn: FFNSpec | None
+    norms: NormPlacement = "pre"
+    cross: AttentionSpec | None = None
+
+    @property
+    def token_cache(self) -> Mapping[str, tuple[int, ...]]:
+        """Name and shape per token of what the layer's attention reads again."""
+        return self.mixer.token_cache
+
+    @property
+    def states(self) -> Mapping[str, StateSpec]:
+        """What the layer carries per sequence, the feed-forward part's under "ffn_..."."""
+        ffn = {} if self.ffn is None else self.ffn.states
+        return {**self.mixer.states, **{f"ffn_{name}": state for name, state in ffn.items()}}
 
 
 @dataclass(frozen=True)
@@ -182,6 +107,12 @@ class ModelSpec:
         bos_id: Begin-of-text token.
         eos_ids: Tokens that end a generation.
         pad_id: Padding token; never computed here, only written to config.json.
+        positions: Position vectors added to the embedding; none where the mixers know positions.
+        embedding_scale: Factor on embeddings (Gemma: sqrt(D)).
+        embedding_norm: Normalise embeddings before the first block (RWKV).
+        logit_softcap: Scores become softcap * tanh(score / softcap) (Gemma 2).
+        final_norm: Whether a norm follows the last block.
+        num_mtp_layers: Multi-token prediction modules behind the last block (arXiv:2412.19437).
     """
 
     family: str
@@ -194,6 +125,12 @@ class ModelSpec:
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
+    positions: PositionSpec | None = None
+    embedding_scale: float | None = None
+    embedding_norm: bool = False
+    logit_softcap: float | None = None
+    final_norm: bool = True
+    num_mtp_layers: int = 0
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.dim, self.context_length) < 1 or not self.layers:
@@ -201,6 +138,20 @@ class ModelSpec:
                 f"a model needs a vocabulary, a width, a context and layers; got "
                 f"vocab_size={self.vocab_size}, dim={self.dim}, "
                 f"context_length={self.context_length}, {len(self.layers)} layers"
+            )
+        for index, layer in enumerate(self.layers):
+            self._check_kv_source(index, layer)
+
+    def _check_kv_source(self, index: int, layer: LayerSpec) -> None:
+        mixer = layer.mixer
+        source = mixer.kv_source if isinstance(mixer, AttentionSpec) else None
+        if source is None:
+            return
+        giver = self.layers[source].mixer if 0 <= source < index else None
+        if not isinstance(giver, AttentionSpec) or giver.kv_source is not None:
+            raise ConfigError(
+                f"layer {index} shares the keys of layer {source}, which has none of its own",
+                fix="kv_source must name an earlier attention layer that does not share itself",
             )
 
     @property
@@ -211,3 +162,18 @@ class ModelSpec:
     def cache_values_per_token(self) -> int:
         """How many numbers the engine keeps per token over all layers."""
         return sum(layer.mixer.cache_values_per_token for layer in self.layers)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether any layer carries a state of constant size from token to token."""
+        return any(layer.states for layer in self.layers)
+
+    @property
+    def kv_sources(self) -> frozenset[int]:
+        """Layers whose keys and values later layers use too."""
+        mixers = [layer.mixer for layer in self.layers]
+        return frozenset(
+            mixer.kv_source
+            for mixer in mixers
+            if isinstance(mixer, AttentionSpec) and mixer.kv_source is not None
+        )

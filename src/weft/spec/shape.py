@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from weft.core.errors import ConfigError
-from weft.spec.model import AttentionSpec, LayerSpec, MLPSpec, ModelSpec, NormSpec, RotarySpec
+from weft.spec.attention import AttentionSpec
+from weft.spec.ffn import MLPSpec
+from weft.spec.model import LayerSpec, ModelSpec, NormSpec
+from weft.spec.rotary import RotarySpec
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class ModelShape:
             num_kv_heads=self.num_kv_heads,
             head_dim=self.head_dim or self.dim // self.num_heads,
             rotary=RotarySpec(theta=self.rope_theta),
-            qk_norm=self.family == "qwen3",
+            qk_norm="head" if self.family == "qwen3" else "none",
         )
         ffn_dim = self.ffn_dim or -(-8 * self.dim // 3 // 64) * 64
         return ModelSpec(

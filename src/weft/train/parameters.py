@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from weft.models.decoder import Decoder
-from weft.models.hf_keys import gate_up_rows, qkv_rows
+from weft.spec import AttentionSpec, MLPSpec
 
 TABLES = ("embed.weight", "head.weight")
 
@@ -59,7 +59,8 @@ def merged_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     rows: dict[str, tuple[int, ...]] = {}
     if isinstance(model, Decoder):
         for index, layer in enumerate(model.spec.layers):
-            rows[f"layers.{index}.mixer.qkv.weight"] = qkv_rows(layer)
-            if layer.ffn.gated:
-                rows[f"layers.{index}.ffn.gate_up.weight"] = gate_up_rows(layer)
+            if isinstance(layer.mixer, AttentionSpec):
+                rows[f"layers.{index}.mixer.qkv.weight"] = layer.mixer.qkv_rows
+            if isinstance(layer.ffn, MLPSpec) and layer.ffn.gated:
+                rows[f"layers.{index}.ffn.gate_up.weight"] = (layer.ffn.hidden_dim,) * 2
     return rows

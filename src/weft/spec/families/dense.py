@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from weft.core.errors import UnsupportedError
+from weft.spec.attention import AttentionSpec
 from weft.spec.families.fields import Fields, rotary_to_hf
-from weft.spec.model import AttentionSpec, LayerSpec, MLPSpec, ModelSpec, NormSpec
+from weft.spec.ffn import MLPSpec
+from weft.spec.model import LayerSpec, ModelSpec, NormSpec
 
 
 def dense_spec(

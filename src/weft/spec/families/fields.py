@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weft.core.errors import CheckpointError, UnsupportedError
-from weft.spec.model import RotaryScaling, RotarySpec
+from weft.spec.rotary import RotaryScaling, RotarySpec
 
 
 class Fields:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from weft.core.errors import UnsupportedError
+from weft.spec.attention import AttentionSpec
 from weft.spec.families.dense import dense_config, dense_spec
 from weft.spec.families.fields import Fields
-from weft.spec.model import AttentionSpec, ModelSpec
+from weft.spec.model import ModelSpec
 
 MODEL_TYPE = "llama"
 
@@ -30,7 +31,7 @@ def from_hf(fields: Fields) -> ModelSpec:
 def to_hf(spec: ModelSpec) -> dict[str, Any]:
     """Translate back to ``config.json``."""
     attention, mlp = spec.layers[0].mixer, spec.layers[0].ffn
-    if attention.qk_norm or attention.qkv_bias != attention.out_bias:
+    if attention.qk_norm != "none" or attention.qkv_bias != attention.out_bias:
         raise UnsupportedError("Llama has no QK-norm and the same bias on all projections")
     return {
         **dense_config(spec, model_type=MODEL_TYPE, architecture="LlamaForCausalLM"),

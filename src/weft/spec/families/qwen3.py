@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from weft.core.errors import UnsupportedError
+from weft.spec.attention import AttentionSpec
 from weft.spec.families.dense import dense_config, dense_spec
 from weft.spec.families.fields import Fields
-from weft.spec.model import AttentionSpec, ModelSpec
+from weft.spec.model import ModelSpec
 
 MODEL_TYPE = "qwen3"
 
@@ -24,7 +25,7 @@ def from_hf(fields: Fields) -> ModelSpec:
         rotary=fields.rotary(default_theta=1_000_000.0),
         qkv_bias=bias,
         out_bias=bias,
-        qk_norm=True,
+        qk_norm="head",
     )
     return dense_spec(MODEL_TYPE, fields, attention)
 
@@ -32,7 +33,7 @@ def from_hf(fields: Fields) -> ModelSpec:
 def to_hf(spec: ModelSpec) -> dict[str, Any]:
     """Translate back to ``config.json``."""
     attention, mlp = spec.layers[0].mixer, spec.layers[0].ffn
-    if not attention.qk_norm or attention.qkv_bias != attention.out_bias or mlp.bias:
+    if attention.qk_norm != "head" or attention.qkv_bias != attention.out_bias or mlp.bias:
         raise UnsupportedError("Qwen3 has QK-norm and no feed-forward bias")
     return {
         **dense_config(spec, model_type=MODEL_TYPE, architecture="Qwen3ForCausalLM"),

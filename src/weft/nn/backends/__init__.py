@@ -1,0 +1,6 @@
+"""Where keys, values and states live during one forward pass.
+
+- ``base.py``    ``Backend``: what a context asks of it, and what a ``Recurrence`` is.
+- ``packed.py``  whole documents side by side; nothing outlives the pass (training).
+- ``paged.py``   sequences whose earlier keys, values and states live in a ``KVCache`` (engine).
+"""
