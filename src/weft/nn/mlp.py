@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.nn.context import StepContext
 from weft.nn.linear import Linear
 from weft.ops import swiglu
+from weft.ops.activation.functions import ACTIVATIONS
+from weft.ops.activation.gated import gated_unit
 from weft.spec import MLPSpec
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square(),
-}
 
 
 class MLP(nn.Module):
@@ -52,11 +43,10 @@ class MLP(nn.Module):
         return self.down(self._activate(x_TD))
 
     def _activate(self, x_TD: Tensor) -> Tensor:
-        activation = ACTIVATIONS[self.spec.activation]
         if not self.spec.gated:
-            return activation(self.up(x_TD))
+            return ACTIVATIONS[self.spec.activation](self.up(x_TD))
         gate_up_TM = self.gate_up(x_TD)
         if self.spec.activation == "silu":
             return swiglu(gate_up_TM)
         gate_TF, up_TF = gate_up_TM.chunk(2, dim=-1)
-        return activation(gate_TF) * up_TF
+        return gated_unit(gate_TF, up_TF, self.spec.activation)
