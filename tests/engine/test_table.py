@@ -92,3 +92,32 @@ def test_forgetting_twice_is_no_error():
     table.remove(0)
     table.remove(0)
     assert len(table) == 0
+
+
+@given(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 3), max_size=8))
+def test_bad_words_ban_the_last_token_of_what_was_just_begun(prompt, output):
+    words = ((2,), (0, 1), (1, 1, 3))
+    table = SequenceTable()
+    table.add(new(0, prompt=tuple(prompt), sampling=SamplingParams(bad_words=words)))
+    for token in output:
+        table.record(0, token)
+    history = [*prompt, *output]
+    expected = {w[-1] for w in words if tuple(history[len(history) - len(w) + 1 :]) == w[:-1]}
+    batch = table.sampling_batch([0], np.array([len(history)]))
+    assert set(batch.banned[1].tolist()) == expected
+    table.remove(0)
+    table.add(new(1))
+    assert table.sampling_batch([1], np.array([2])).banned is None
+
+
+def test_lists_of_tokens_go_to_the_rows_that_gave_them():
+    table = SequenceTable()
+    table.add(new(0, sampling=SamplingParams(allowed_token_ids=(7, 3))))
+    table.add(new(1))
+    table.add(new(2, sampling=SamplingParams(logit_bias=((4, 1.5), (2, -1.0)))))
+    batch = table.sampling_batch([2, 1, 0], np.array([2, 2, 2]))
+    assert [array.tolist() for array in batch.allowed] == [[2, 2], [3, 7]]
+    assert [array.tolist() for array in batch.biases] == [[0, 0], [4, 2], [1.5, -1.0]]
+    only_plain = table.sampling_batch([1], np.array([2]))
+    assert only_plain.allowed is None
+    assert only_plain.biases is None

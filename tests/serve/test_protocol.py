@@ -12,6 +12,10 @@ from weft.serve.protocol import ChatBody, CompletionBody, parse
 from weft.spec.sampling import SamplingParams
 
 
+def encode(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
 def completion(**fields: object) -> CompletionBody:
     return parse(CompletionBody, json.dumps({"prompt": "a", **fields}).encode())
 
@@ -19,12 +23,12 @@ def completion(**fields: object) -> CompletionBody:
 def refusal(model: type, value: object) -> RequestError:
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     with pytest.raises(RequestError) as caught:
-        parse(model, body).to_sampling()
+        parse(model, body).to_sampling(encode)
     return caught.value
 
 
 def test_defaults_are_those_of_sampling_params_except_openais_completion_length():
-    assert completion().to_sampling() == SamplingParams(max_tokens=16)
+    assert completion().to_sampling(encode) == SamplingParams(max_tokens=16)
 
 
 def test_every_sampling_field_reaches_the_engine():
@@ -44,18 +48,18 @@ def test_every_sampling_field_reaches_the_engine():
     }
     body = completion(**fields, stop=["x", "y"], stop_token_ids=[4])
     expected = SamplingParams(**fields, stop=("x", "y"), stop_token_ids=(4,))
-    assert body.to_sampling() == expected
+    assert body.to_sampling(encode) == expected
 
 
 def test_null_means_absent():
     body = completion(temperature=None, stop=None, max_tokens=None, n=None, tools=None)
-    assert body.to_sampling() == SamplingParams(max_tokens=16)
+    assert body.to_sampling(encode) == SamplingParams(max_tokens=16)
     assert body.n == 1
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_other_servers_spellings_of_all_tokens_are_understood(top_k: int):
-    assert completion(top_k=top_k).to_sampling().top_k is None
+    assert completion(top_k=top_k).to_sampling(encode).top_k is None
 
 
 def test_an_unknown_field_is_refused_with_the_nearest_valid_one():
@@ -76,7 +80,6 @@ def test_an_unknown_nested_field_is_refused_with_the_nearest_of_its_level():
     ("field", "value"),
     [
         ("tools", [{"type": "function"}]),
-        ("logit_bias", {"5": 1}),
         ("response_format", {"type": "json_object"}),
         ("best_of", 3),
     ],
@@ -89,7 +92,7 @@ def test_a_field_that_cannot_be_honoured_is_refused_not_ignored(field: str, valu
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tools", []), ("logit_bias", {}), ("response_format", {"type": "text"}), ("best_of", 1)],
+    [("tools", []), ("response_format", {"type": "text"}), ("best_of", 1)],
 )
 def test_an_unsupported_field_that_asks_for_nothing_is_accepted(field: str, value: object):
     assert completion(**{field: value}).prompt == "a"
@@ -144,7 +147,7 @@ def test_both_names_of_the_length_must_agree():
     body = {"messages": messages, "max_tokens": 3, "max_completion_tokens": 4}
     assert refusal(ChatBody, body).param == "max_tokens"
     body["max_tokens"] = 4
-    assert parse(ChatBody, json.dumps(body).encode()).to_sampling().max_tokens == 4
+    assert parse(ChatBody, json.dumps(body).encode()).to_sampling(encode).max_tokens == 4
 
 
 def test_top_logprobs_need_logprobs():
@@ -177,4 +180,22 @@ FIELDS = st.sampled_from([*ChatBody.model_fields, *CompletionBody.model_fields, 
 def test_any_json_is_parsed_or_refused_and_nothing_else_is_raised(value: dict[str, object]):
     for model in (ChatBody, CompletionBody):
         with contextlib.suppress(RequestError):
-            parse(model, json.dumps(value).encode()).to_sampling()
+            parse(model, json.dumps(value).encode()).to_sampling(encode)
+
+
+def test_biases_and_bad_words_become_tokens():
+    body = completion(logit_bias={"5": -1.5}, bad_words=["no"], allowed_token_ids=[1, 2])
+    sampling = body.to_sampling(encode)
+    assert sampling.logit_bias == ((5, -1.5),)
+    assert sampling.bad_words == ((110, 111), (32, 110, 111))
+    assert sampling.allowed_token_ids == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("logit_bias", {"five": 1.0}), ("logit_bias", {"5": 101.0}), ("bad_words", [" "])],
+)
+def test_lists_of_tokens_are_checked(field: str, value: object):
+    with pytest.raises(RequestError) as caught:
+        completion(**{field: value}).to_sampling(encode)
+    assert caught.value.param == field

@@ -46,11 +46,11 @@ def check_sampling(sampling: SamplingParams) -> None:
         )
 
 
-def _shaping(sampling: SamplingParams) -> dict[str, float | int | None]:
+def _shaping(sampling: SamplingParams) -> dict[str, object]:
     neutral = SamplingParams()
     names = (
-        "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty",
-        "repetition_penalty", "min_tokens",
+        "top_k", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
+        "repetition_penalty", "min_tokens", "logit_bias", "allowed_token_ids", "bad_words",
     )  # fmt: skip
     values = {name: getattr(sampling, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(neutral, name)}

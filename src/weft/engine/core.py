@@ -111,7 +111,7 @@ class EngineCore:
         vocab_size = self.model.spec.vocab_size
         for param, tokens in (
             ("prompt", request.tokens),
-            ("stop_token_ids", request.sampling.stop_token_ids),
+            *request.sampling.named_token_ids.items(),
         ):
             if tokens and not (min(tokens) >= 0 and max(tokens) < vocab_size):
                 wrong = next(token for token in tokens if not 0 <= token < vocab_size)

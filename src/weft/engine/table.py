@@ -24,6 +24,7 @@ _ROW = np.dtype(
         ("top_k", np.int64),
         ("top_p", np.float64),
         ("min_p", np.float64),
+        ("typical_p", np.float64),
         ("seed", np.uint64),
         ("sequence", np.uint64),
         ("num_top", np.int64),
@@ -66,6 +67,29 @@ class TokenCounts:
         return self._counts[: len(self._slots)]
 
 
+class BadWords:
+    """Which tokens would complete a forbidden sequence now."""
+
+    def __init__(self, words: Sequence[tuple[int, ...]], prompt: Sequence[int]) -> None:
+        self._words = words
+        self._longest = max(len(sequence) for sequence in words) - 1
+        self._history = tuple(prompt[len(prompt) - self._longest :]) if self._longest else ()
+
+    def add(self, token: int) -> None:
+        """Take in a generated token."""
+        if self._longest:
+            self._history = (*self._history, token)[-self._longest :]
+
+    def banned(self) -> list[int]:
+        """Return the last tokens of the sequences whose other tokens have just been generated."""
+        found = []
+        for *before, last in self._words:
+            start = len(self._history) - len(before)
+            if start >= 0 and list(self._history[start:]) == before:
+                found.append(last)
+        return found
+
+
 class SequenceTable:
     """Sampling state of every live sequence."""
 
@@ -75,6 +99,9 @@ class SequenceTable:
         self._free_rows = list(range(len(self._rows)))
         self._counts: dict[int, TokenCounts] = {}
         self._end_tokens: dict[int, tuple[int, ...]] = {}
+        self._bad_words: dict[int, BadWords] = {}
+        self._allowed: dict[int, NDArray[np.int64]] = {}
+        self._biases: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -101,6 +128,7 @@ class SequenceTable:
             params.top_k or 0,
             params.top_p,
             params.min_p,
+            params.typical_p,
             *rng.as_uint64([new.seed, new.sequence]),
             params.logprobs or 0,
             len(new.prompt),
@@ -114,20 +142,32 @@ class SequenceTable:
             self._counts[new.id] = TokenCounts(new.prompt)
         if params.min_tokens > 0:
             self._end_tokens[new.id] = new.stop_token_ids
+        if params.bad_words:
+            self._bad_words[new.id] = BadWords(params.bad_words, new.prompt)
+        if params.allowed_token_ids:
+            self._allowed[new.id] = np.array(sorted(set(params.allowed_token_ids)), dtype=np.int64)
+        if params.logit_bias:
+            tokens, values = zip(*params.logit_bias, strict=True)
+            biases = np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
+            self._biases[new.id] = biases
 
     def remove(self, id: int) -> None:
         """Forget a sequence; forgetting one that is not here is no error."""
         row = self._row_of.pop(id, None)
         if row is not None:
             self._free_rows.append(row)
-            self._counts.pop(id, None)
-            self._end_tokens.pop(id, None)
+            lists = (self._counts, self._end_tokens, self._bad_words, self._allowed, self._biases)
+            for of_sequence in lists:
+                of_sequence.pop(id, None)
 
     def record(self, id: int, token: int) -> None:
         """Count a token that was drawn."""
         counts = self._counts.get(id)
         if counts is not None:
             counts.add(token)
+        bad_words = self._bad_words.get(id)
+        if bad_words is not None:
+            bad_words.add(token)
 
     def sampling_batch(self, ids: Sequence[int], positions_R: NDArray[np.int64]) -> SamplingBatch:
         """Return the parameters of sequences that draw the token at ``positions_R``."""
@@ -145,10 +185,13 @@ class SequenceTable:
             top_k_R=picked["top_k"],
             top_p_R=picked["top_p"],
             min_p_R=picked["min_p"],
+            typical_p_R=picked["typical_p"],
             uniform_R=uniform_R,
             num_top_R=picked["num_top"],
             penalties=self._penalties(ids, picked),
             banned=self._bans(ids, np.flatnonzero(num_generated_R < picked["min_tokens"])),
+            allowed=_entries([self._allowed.get(id, _NO_TOKENS) for id in ids]),
+            biases=self._bias_entries(ids),
         )
 
     def _penalties(self, ids: Sequence[int], picked: np.ndarray) -> Penalties | None:
@@ -169,7 +212,35 @@ class SequenceTable:
         self, ids: Sequence[int], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         pairs = [(row, token) for row in rows.tolist() for token in self._end_tokens[ids[row]]]
+        if self._bad_words:
+            for row, id in enumerate(ids):
+                if id in self._bad_words:
+                    pairs += ((row, token) for token in self._bad_words[id].banned())
         if not pairs:
             return None
         rows_E, tokens_E = np.array(pairs, dtype=np.int64).T
         return rows_E, tokens_E
+
+    def _bias_entries(
+        self, ids: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None:
+        entries = _entries(
+            [self._biases[id][0] if id in self._biases else _NO_TOKENS for id in ids]
+        )
+        if entries is None:
+            return None
+        values_E = np.concatenate([self._biases[id][1] for id in ids if id in self._biases])
+        return *entries, values_E
+
+
+_NO_TOKENS = np.zeros(0, dtype=np.int64)
+
+
+def _entries(
+    tokens: Sequence[NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return (row, token) pairs of each row's tokens; none if no row has any."""
+    sizes = [len(row) for row in tokens]
+    if not any(sizes):
+        return None
+    return np.repeat(np.arange(len(tokens)), sizes), np.concatenate(tokens)

@@ -28,7 +28,7 @@ class ChatEndpoint:
         arrival_s = service.metrics.clock()
         body = parse(ChatBody, await read_json(request, service.config))
         service.check_model(body.model)
-        sampling = body.to_sampling()
+        sampling = body.to_sampling(service.tokenizer.encode)
         prompt = await service.prompts.chat(body.messages)
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         head = service.head("chatcmpl", kind)

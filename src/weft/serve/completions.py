@@ -30,8 +30,9 @@ class CompletionEndpoint:
         service.check_model(body.model)
         prompts = await service.prompts.completion(body.prompt)
         head = service.head("cmpl", "text_completion")
+        sampling = body.to_sampling(service.tokenizer.encode)
         starting = service.start(
-            body, prompts, body.to_sampling(), head["id"], param="prompt", arrival_s=arrival_s
+            body, prompts, sampling, head["id"], param="prompt", arrival_s=arrival_s
         )
         generation = await until_disconnect(request, starting)
         headers = {"X-Request-Id": head["id"]}

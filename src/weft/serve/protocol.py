@@ -2,12 +2,13 @@
 
 Types are checked here and nowhere coerced; ranges are checked once, by ``SamplingParams``. A
 field we do not know is refused. A field that OpenAI has and this server cannot honour is accepted
-only with a value that asks for nothing (``"tools": []``, ``"logit_bias": {}``).
+only with a value that asks for nothing (``"tools": []``).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,13 +23,11 @@ DEFAULT_COMPLETION_TOKENS = 16
 # Known fields this server cannot honour, with the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "bad_words": ([],),
     "best_of": (1,),
     "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "guided_json": (),
-    "logit_bias": ({},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
     "prediction": (),
@@ -48,6 +47,10 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 
 # What tensors can hold; JSON itself has no limit.
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+# Text to token ids.
+Encode = Callable[[str], Sequence[int]]
 
 
 class Body(BaseModel):
@@ -74,10 +77,14 @@ class SamplingBody(Body):
     top_p: float = SamplingParams.top_p
     top_k: Int64 | None = SamplingParams.top_k
     min_p: float = SamplingParams.min_p
+    typical_p: float = SamplingParams.typical_p
     seed: Int64 | None = None
     presence_penalty: float = SamplingParams.presence_penalty
     frequency_penalty: float = SamplingParams.frequency_penalty
     repetition_penalty: float = SamplingParams.repetition_penalty
+    logit_bias: dict[str, float] = {}
+    allowed_token_ids: list[Int64] = []
+    bad_words: list[str] = []
     stop: str | list[str] = Field([], description="a text or a list of texts")
     stop_token_ids: list[Int64] = []
     ignore_eos: bool = False
@@ -114,8 +121,10 @@ class SamplingBody(Body):
         """The length the client itself has set."""
         return self.max_tokens
 
-    def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-        """Return the engine's parameters.
+    def sampling(
+        self, encode: Encode, *, max_tokens: int | None, logprobs: int | None
+    ) -> SamplingParams:
+        """Return the engine's parameters; ``encode`` turns bad words into tokens.
 
         Raises:
             RequestError: a value is out of range.
@@ -127,6 +136,10 @@ class SamplingBody(Body):
             top_k=None if self.top_k in (0, -1) else self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
+            typical_p=self.typical_p,
+            logit_bias=_token_biases(self.logit_bias),
+            allowed_token_ids=tuple(self.allowed_token_ids),
+            bad_words=_bad_words(self.bad_words, encode),
             seed=self.seed,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
@@ -147,10 +160,10 @@ class CompletionBody(SamplingBody):
     )
     logprobs: Int64 | None = None
 
-    def to_sampling(self) -> SamplingParams:
+    def to_sampling(self, encode: Encode) -> SamplingParams:
         """Return the engine's parameters."""
         limit = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
-        return self.sampling(max_tokens=limit, logprobs=self.logprobs)
+        return self.sampling(encode, max_tokens=limit, logprobs=self.logprobs)
 
 
 class TextPart(Body):
@@ -187,7 +200,7 @@ class ChatBody(SamplingBody):
         new = self.max_completion_tokens
         return self.max_tokens if new is None else new
 
-    def to_sampling(self) -> SamplingParams:
+    def to_sampling(self, encode: Encode) -> SamplingParams:
         """Return the engine's parameters."""
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError(
@@ -202,9 +215,8 @@ class ChatBody(SamplingBody):
                 fix="send only max_completion_tokens",
                 param="max_tokens",
             )
-        return self.sampling(
-            max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None
-        )
+        num_logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        return self.sampling(encode, max_tokens=limit, logprobs=num_logprobs)
 
 
 class TokenizeBody(Body):
@@ -221,6 +233,25 @@ class DetokenizeBody(Body):
 
     model: str | None = None
     tokens: list[Int64]
+
+
+def _token_biases(biases: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    """Read OpenAI's map, whose keys are token ids as text."""
+    for token in biases:
+        if not token.isascii() or not token.isdigit():
+            raise RequestError(
+                f"logit_bias has the key {token!r}; keys are token ids such as '42'",
+                param="logit_bias",
+            )
+    return tuple((int(token), value) for token, value in biases.items())
+
+
+def _bad_words(words: list[str], encode: Encode) -> tuple[tuple[int, ...], ...]:
+    """Return the token sequences of each word, at the start of a text and after a space."""
+    if any(not word.strip() for word in words):
+        raise RequestError("bad_words has an empty word", fix="leave it out", param="bad_words")
+    spellings = [form for word in words for form in (word, f" {word.lstrip()}")]
+    return tuple(dict.fromkeys(tuple(encode(form)) for form in spellings))
 
 
 T = TypeVar("T", bound=Body)

@@ -18,11 +18,16 @@ class SamplingParams:
         top_k: Keep the k most likely tokens; none keeps all.
         top_p: Keep the smallest set of tokens whose probability reaches this.
         min_p: Drop tokens less likely than this times the most likely one.
+        typical_p: Of what the others leave, keep the tokens whose surprise is nearest to the mean
+            surprise until their probability reaches this (Meister et al. 2023, arXiv:2202.00666).
         seed: Same seed, same request, same tokens, whatever runs beside it. None draws a seed.
         presence_penalty: Subtracted once from tokens already generated (OpenAI).
         frequency_penalty: Subtracted for each time a token was generated (OpenAI).
         repetition_penalty: Divides positive, multiplies negative logits of tokens in the prompt
             or output (Keskar et al. 2019, arXiv:1909.05858).
+        logit_bias: (token, value) pairs; the value is added to the token's logit (OpenAI).
+        allowed_token_ids: Only these can be drawn; none means all.
+        bad_words: Token sequences of which the last token is not drawn after the others.
         stop: Texts that end the generation; not part of the output.
         stop_token_ids: Tokens that end the generation besides the model's own.
         ignore_eos: Continue past the model's end tokens (for benchmarks).
@@ -35,10 +40,14 @@ class SamplingParams:
     top_k: int | None = None
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -51,6 +60,7 @@ class SamplingParams:
         _within("top_k", self.top_k, 1, None)
         _within("top_p", self.top_p, 0.0, 1.0)
         _within("min_p", self.min_p, 0.0, 1.0)
+        _within("typical_p", self.typical_p, 1e-6, 1.0)
         _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
@@ -61,6 +71,14 @@ class SamplingParams:
                 "top_p is 0; it keeps no token",
                 fix="use 0 < top_p <= 1 or temperature 0 for greedy",
                 param="top_p",
+            )
+        for token, value in self.logit_bias:
+            _within(f"logit_bias of token {token}", value, -100.0, 100.0, param="logit_bias")
+        if len({token for token, _ in self.logit_bias}) < len(self.logit_bias):
+            raise RequestError("logit_bias names a token twice", param="logit_bias")
+        if any(not words for words in self.bad_words):
+            raise RequestError(
+                "bad_words has an empty sequence", fix="leave it out", param="bad_words"
             )
         if len(self.stop) > 16 or any(not text for text in self.stop):
             raise RequestError(
@@ -84,12 +102,27 @@ class SamplingParams:
         """Whether anything but the temperature shapes the distribution tokens are drawn from."""
         penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty - 1.0)
         truncated = self.top_k is not None or self.top_p < 1.0 or self.min_p > 0.0
-        return truncated or any(penalties) or self.min_tokens > 0
+        lists = (self.logit_bias, self.allowed_token_ids, self.bad_words)
+        return (
+            truncated or self.typical_p < 1.0 or any(penalties) or any(lists) or self.min_tokens > 0
+        )
+
+    @property
+    def named_token_ids(self) -> dict[str, tuple[int, ...]]:
+        """Token ids by the parameter that names them, to be checked against a vocabulary."""
+        return {
+            "stop_token_ids": self.stop_token_ids,
+            "logit_bias": tuple(token for token, _ in self.logit_bias),
+            "allowed_token_ids": self.allowed_token_ids,
+            "bad_words": tuple(token for words in self.bad_words for token in words),
+        }
 
 
-def _within(name: str, value: float | None, low: float, high: float | None) -> None:
+def _within(
+    name: str, value: float | None, low: float, high: float | None, *, param: str | None = None
+) -> None:
     if value is None:
         return
     if math.isnan(value) or value < low or (high is not None and value > high):
         limits = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise RequestError(f"{name} is {value}", fix=f"{name} must be {limits}", param=name)
+        raise RequestError(f"{name} is {value}", fix=f"it must be {limits}", param=param or name)

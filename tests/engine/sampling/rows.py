@@ -22,11 +22,20 @@ def make_batch(
     num_rows = len(params)
     prompts = prompts or [()] * num_rows
     outputs = outputs or [()] * num_rows
+    histories = [[*prompt, *output] for prompt, output in zip(prompts, outputs, strict=True)]
+    allowed = [(row, t) for row, p in enumerate(params) for t in sorted({*p.allowed_token_ids})]
+    biases = [(row, *pair) for row, p in enumerate(params) for pair in p.logit_bias]
     banned = [
         (row, token)
         for row, row_params in enumerate(params)
         if len(outputs[row]) < row_params.min_tokens
         for token in end_tokens
+    ]
+    banned += [
+        (row, words[-1])
+        for row, row_params in enumerate(params)
+        for words in row_params.bad_words
+        if tuple(histories[row][len(histories[row]) - len(words) + 1 :]) == words[:-1]
     ]
     entries = [
         (row, token, Counter(outputs[row])[token])
@@ -39,6 +48,7 @@ def make_batch(
         top_k_R=np.array([p.top_k or 0 for p in params]),
         top_p_R=np.array([p.top_p for p in params]),
         min_p_R=np.array([p.min_p for p in params]),
+        typical_p_R=np.array([p.typical_p for p in params]),
         uniform_R=np.array(uniforms if uniforms is not None else [0.5] * num_rows),
         num_top_R=np.array([p.logprobs or 0 for p in params]),
         penalties=Penalties(
@@ -50,4 +60,12 @@ def make_batch(
             np.array([p.presence_penalty for p in params], dtype=np.float32),
         ),
         banned=tuple(np.array(banned, dtype=np.int64).reshape(-1, 2).T) if banned else None,
+        allowed=tuple(np.array(allowed, dtype=np.int64).T) if allowed else None,
+        biases=(
+            np.array([row for row, _, _ in biases], dtype=np.int64),
+            np.array([token for _, token, _ in biases], dtype=np.int64),
+            np.array([value for _, _, value in biases], dtype=np.float32),
+        )
+        if biases
+        else None,
     )

@@ -17,10 +17,9 @@ from weft.ops.native.bindings import load_library
 from weft.spec.sampling import SamplingParams
 
 LOGITS = [2.0, 1.0, 0.5, 0.1, -1.0, -2.0]
-# Tokens A and E occur three times and C and D once, so frequency 1.15 and presence -1.95 take
-# 1.5 from A and E and give 0.8 to C and D.
-OUTPUT = (0, 0, 0, 4, 4, 4, 2, 3)
-BIASED = {"frequency_penalty": 1.15, "presence_penalty": -1.95, "temperature": 0.5}
+# Tokens A and E lose 1.5 by the presence penalty, C and D gain 0.8 by their bias.
+OUTPUT = (0, 4)
+BIASED = {"presence_penalty": 1.5, "logit_bias": ((2, 0.8), (3, 0.8)), "temperature": 0.5}
 
 
 def probabilities(params, logits=LOGITS, output=()):
@@ -28,6 +27,7 @@ def probabilities(params, logits=LOGITS, output=()):
     logits_RV = torch.tensor([logits])
     pipeline.apply_bans(logits_RV, batch)
     pipeline.apply_penalties(logits_RV, batch.penalties)
+    pipeline.apply_biases(logits_RV, batch)
     return pipeline.shape(logits_RV, batch).softmax(-1)[0].tolist()
 
 
@@ -76,6 +76,23 @@ class TestWorkedValues:
         got = probabilities(SamplingParams(repetition_penalty=2.0), output=(0, 4))
         assert got == pytest.approx(softmax([1.0, 1.0, 0.5, 0.1, -2.0, -2.0]), abs=1e-6)
 
+    def test_typical_keeps_what_surprises_as_much_as_the_mean(self):
+        # Surprise 0.916, 1.204, 1.609, 2.303; their mean is 1.280: the second is nearest.
+        logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
+        assert probabilities(SamplingParams(typical_p=0.2), logits) == [0, 1, 0, 0]
+        # Next are 0.2 (off by 0.330) and 0.4 (off by 0.364).
+        kept = probabilities(SamplingParams(typical_p=0.45), logits)
+        assert kept == pytest.approx([0, 0.6, 0.4, 0], abs=1e-6)
+        assert np.count_nonzero(probabilities(SamplingParams(typical_p=0.6), logits)) == 3
+
+    def test_only_allowed_tokens_are_drawn_and_bad_words_are_not_finished(self):
+        got = probabilities(SamplingParams(allowed_token_ids=(1, 3, 3)))
+        likely, unlikely = softmax([1.0, 0.1])
+        assert got == pytest.approx([0, likely, 0, unlikely, 0, 0], abs=1e-6)
+        bad = SamplingParams(bad_words=((5, 0), (2,)))
+        assert np.flatnonzero(probabilities(bad, output=(5,))).tolist() == [1, 3, 4, 5]
+        assert np.flatnonzero(probabilities(bad, output=(5, 1))).tolist() == [0, 1, 3, 4, 5]
+
 
 def test_ties_with_the_last_kept_token_are_kept():
     tied = [1.0, 3.0, 1.0, 1.0, 0.0]
@@ -107,6 +124,10 @@ def requests(draw):
         repetition_penalty=draw(st.sampled_from([1.0, 1.3])),
         min_tokens=draw(st.sampled_from([0, 4])),
         logprobs=draw(st.sampled_from([None, 0, 4])),
+        typical_p=draw(st.sampled_from([1.0, 0.9, 0.3])),
+        logit_bias=draw(st.sampled_from([(), ((3, 2.5), (9, -100.0)), ((0, -1.0),)])),
+        allowed_token_ids=draw(st.sampled_from([(), (), tuple(range(5, 30))])),
+        bad_words=draw(st.sampled_from([(), ((7,), (4, 5)), ((11, 12, 13),)])),
     )
 
 

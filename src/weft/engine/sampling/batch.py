@@ -45,20 +45,26 @@ class SamplingBatch:
         top_k_R: 0 keeps all.
         top_p_R: 1 keeps all.
         min_p_R: 0 keeps all.
+        typical_p_R: 1 keeps all.
         uniform_R: The row's random number in [0, 1).
         num_top_R: How many alternatives to report.
         penalties: Penalties, or none when no row has one.
         banned: (rows_E, tokens_E) that cannot be drawn, or none.
+        allowed: (rows_E, tokens_E): a row that occurs draws only these; or none.
+        biases: (rows_E, tokens_E, values_E) added to logits, or none; a pair occurs once.
     """
 
     temperature_R: NDArray[np.float64]
     top_k_R: NDArray[np.int64]
     top_p_R: NDArray[np.float64]
     min_p_R: NDArray[np.float64]
+    typical_p_R: NDArray[np.float64]
     uniform_R: NDArray[np.float64]
     num_top_R: NDArray[np.int64]
     penalties: Penalties | None = None
     banned: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    allowed: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    biases: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -67,7 +73,8 @@ class SamplingBatch:
     @property
     def truncated_R(self) -> NDArray[np.bool_]:
         """Rows whose distribution loses its unlikely tokens."""
-        return (self.top_k_R > 0) | (self.top_p_R < 1.0) | (self.min_p_R > 0.0)
+        nucleus_R = (self.top_p_R < 1.0) | (self.typical_p_R < 1.0)
+        return (self.top_k_R > 0) | nucleus_R | (self.min_p_R > 0.0)
 
     @property
     def scale_R(self) -> NDArray[np.float32]:
@@ -81,8 +88,11 @@ class SamplingBatch:
     def select(self, rows: NDArray[np.int64]) -> SamplingBatch:
         """Return the batch of some rows, for shaping and drawing only.
 
-        Penalties and bans are left out: they act on the whole batch before rows are split.
+        Penalties, biases and bans are left out: they act on the whole batch before rows are split.
         """
-        names = ("temperature_R", "top_k_R", "top_p_R", "min_p_R", "uniform_R", "num_top_R")
+        names = (
+            "temperature_R", "top_k_R", "top_p_R", "min_p_R", "typical_p_R", "uniform_R",
+            "num_top_R",
+        )  # fmt: skip
         arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in names}
         return SamplingBatch(**arrays)

@@ -1,4 +1,6 @@
-"""The sampling chain over rows: ban, penalties, temperature, top-k, top-p, min-p, draw.
+"""The sampling chain over rows: ban, penalties, bias, temperature, truncation, draw.
+
+Truncation is top-k, top-p and min-p, then typical sampling of what they leave.
 
 Truncation is a threshold per row: a token stays when its logit reaches the threshold, so tokens
 tied with the last kept one stay too, and the kept set depends on the row's values alone, never on
@@ -60,6 +62,7 @@ def sample(logits_RV: Tensor, batch: SamplingBatch) -> Draws:
     apply_bans(logits_RV, batch)
     if batch.penalties is not None:
         apply_penalties(logits_RV, batch.penalties)
+    apply_biases(logits_RV, batch)
     greedy_R = batch.temperature_R == 0.0
     truncated_R = ~greedy_R & batch.truncated_R
     kinds = (
@@ -75,7 +78,12 @@ def sample(logits_RV: Tensor, batch: SamplingBatch) -> Draws:
 
 
 def apply_bans(logits_RV: Tensor, batch: SamplingBatch) -> None:
-    """Set banned (row, token) pairs to minus infinity, in place."""
+    """Set banned (row, token) pairs, and all but the allowed ones, to minus infinity, in place."""
+    if batch.allowed is not None:
+        rows_E, tokens_E = (_to(array, logits_RV) for array in batch.allowed)
+        kept_E = logits_RV[rows_E, tokens_E]
+        logits_RV[rows_E] = _NEGATIVE_INFINITY
+        logits_RV[rows_E, tokens_E] = kept_E
     if batch.banned is not None:
         rows_E, tokens_E = (_to(array, logits_RV) for array in batch.banned)
         logits_RV[rows_E, tokens_E] = _NEGATIVE_INFINITY
@@ -94,14 +102,27 @@ def apply_penalties(logits_RV: Tensor, penalties: Penalties) -> None:
     logits_RV[rows_E, tokens_E] = values_E - _to(subtracted.astype(np.float32), logits_RV)
 
 
+def apply_biases(logits_RV: Tensor, batch: SamplingBatch) -> None:
+    """Add the values that requests gave to tokens, in place."""
+    if batch.biases is not None:
+        rows_E, tokens_E, values_E = (_to(array, logits_RV) for array in batch.biases)
+        logits_RV[rows_E, tokens_E] += values_E
+
+
 def shape(logits_RV: Tensor, batch: SamplingBatch) -> Tensor:
-    """Apply temperature, top-k, top-p and min-p in place; the maximum of each row becomes 0."""
+    """Apply temperature and truncation in place; the maximum of each row becomes 0."""
     scaled_RV = logits_RV.sub_(logits_RV.amax(dim=-1, keepdim=True))
     _apply_temperature(scaled_RV, batch)
     if not batch.truncated_R.any():
         return scaled_RV
     threshold_R = _thresholds(scaled_RV, batch)
-    return scaled_RV.masked_fill_(scaled_RV < threshold_R[:, None], _NEGATIVE_INFINITY)
+    scaled_RV.masked_fill_(scaled_RV < threshold_R[:, None], _NEGATIVE_INFINITY)
+    rows = np.flatnonzero(batch.typical_p_R < 1.0)
+    if len(rows) > 0:
+        rows_t = _to(rows, scaled_RV)
+        typical_p = _to(batch.typical_p_R[rows], scaled_RV)
+        scaled_RV[rows_t] = _typical(scaled_RV[rows_t], typical_p)
+    return scaled_RV
 
 
 def _apply_temperature(shifted_RV: Tensor, batch: SamplingBatch) -> None:
@@ -167,6 +188,23 @@ def _nucleus(
     return values_RC.gather(1, index_R[:, None])[:, 0], covered_R
 
 
+def _typical(scaled_RV: Tensor, typical_p_R: Tensor) -> Tensor:
+    """Keep the tokens whose surprise is nearest to the entropy until their mass is reached.
+
+    Meister et al. 2023 (arXiv:2202.00666). A threshold on the distance, so ties stay together.
+    """
+    logprobs_RV = scaled_RV.double().log_softmax(dim=-1)
+    probs_RV = logprobs_RV.exp()
+    entropy_R1 = -(probs_RV * logprobs_RV).nansum(dim=-1, keepdim=True)
+    distance_RV = (-logprobs_RV - entropy_R1).abs()
+    order_RV = distance_RV.argsort(dim=-1, stable=True)
+    mass_RV = probs_RV.gather(1, order_RV).cumsum(dim=-1)
+    last_R1 = (mass_RV < typical_p_R[:, None]).sum(dim=-1, keepdim=True)
+    last_R1 = last_R1.clamp_(max=scaled_RV.shape[1] - 1)
+    limit_R1 = distance_RV.gather(1, order_RV.gather(1, last_R1))
+    return scaled_RV.masked_fill(distance_RV > limit_R1, _NEGATIVE_INFINITY)
+
+
 def _greedy(logits_RV: Tensor, batch: SamplingBatch) -> Drawn:
     """Take the first largest logit."""
     tokens_R = logits_RV.argmax(dim=-1)
@@ -200,7 +238,7 @@ def _all_log_probs(
 
 
 def _draw_truncated(logits_RV: Tensor, batch: SamplingBatch) -> Drawn:
-    """Draw from what top-k, top-p and min-p leave."""
+    """Draw from what truncation leaves."""
     shaped_RV = shape(logits_RV, batch)
     tokens_R1, total_R1 = _inverse_transform(shaped_RV.exp(), batch)
     log_total_R1 = total_R1.log()

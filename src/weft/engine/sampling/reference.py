@@ -2,7 +2,8 @@
 
 The same definitions as ``pipeline.py`` in double precision: top-k keeps whatever reaches the
 k-th largest logit; top-p keeps the shortest run of likeliest tokens whose mass reaches p, with
-all that tie with the last of them; min-p keeps what is at least min_p times the likeliest.
+all that tie with the last of them; min-p keeps what is at least min_p times the likeliest;
+typical-p keeps, of the rest, those nearest to the mean surprise until their mass reaches p.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ def distribution(
 ) -> list[float]:
     """Return the probabilities of the next token; for greedy those at temperature one."""
     values = _penalised(list(logits), params, prompt, output)
+    for token, bias in params.logit_bias:
+        values[token] += bias
+    for token in _forbidden(len(values), params, [*prompt, *output]):
+        values[token] = -math.inf
     if len(output) < params.min_tokens:
         for token in end_tokens:
             values[token] = -math.inf
@@ -39,6 +44,8 @@ def distribution(
         values = [value if value >= last else -math.inf for value in values]
     if params.min_p > 0.0:
         values = [value if value >= math.log(params.min_p) else -math.inf for value in values]
+    if params.typical_p < 1.0:
+        values = _typical(values, params.typical_p)
     return _softmax(values)
 
 
@@ -63,6 +70,32 @@ def _penalised(
     for token, count in Counter(output).items():
         values[token] -= params.frequency_penalty * count + params.presence_penalty
     return values
+
+
+def _forbidden(vocab_size: int, params: SamplingParams, history: Sequence[int]) -> set[int]:
+    """Return what the lists of allowed tokens and bad words exclude now."""
+    allowed = set(params.allowed_token_ids) or set(range(vocab_size))
+    forbidden = set(range(vocab_size)) - allowed
+    for *before, last in params.bad_words:
+        if list(history[len(history) - len(before) :]) == before:
+            forbidden.add(last)
+    return forbidden
+
+
+def _typical(values: Sequence[float], typical_p: float) -> list[float]:
+    """Keep what is nearest to the mean surprise until the mass reaches ``typical_p``."""
+    probabilities = _softmax(values)
+    surprise = [-math.log(p) if p > 0 else math.inf for p in probabilities]
+    pairs = zip(probabilities, surprise, strict=True)
+    entropy = sum(p * s for p, s in pairs if p > 0)
+    distance = [abs(s - entropy) for s in surprise]
+    mass, limit = 0.0, math.inf
+    for token in sorted(range(len(values)), key=lambda token: distance[token]):
+        mass += probabilities[token]
+        if mass >= typical_p:
+            limit = distance[token]
+            break
+    return [v if d <= limit else -math.inf for v, d in zip(values, distance, strict=True)]
 
 
 def _nucleus_end(values: Sequence[float], top_p: float) -> float:
