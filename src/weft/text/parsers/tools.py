@@ -1,0 +1,138 @@
+"""Tool calls in a stream, in the formats of the model families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from weft.core.errors import ConfigError, did_you_mean
+from weft.text.parsers.tags import TagSplitter
+from weft.text.parsers.tool_bodies import (
+    ToolCall,
+    deepseek_calls,
+    json_calls,
+    named_calls,
+    xml_calls,
+)
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How a family writes tool calls.
+
+    Attributes:
+        opening: What begins a call; empty where a whole answer is either text or calls.
+        closing: What ends it; empty where it goes on to the end of the answer.
+        read: Reads what stands between them; none if it is no call.
+        marker: What its chat templates contain.
+        wrapper: Tags around a group of calls, to be dropped.
+    """
+
+    opening: str
+    closing: str
+    read: Callable[[str], list[ToolCall] | None]
+    marker: str
+    wrapper: tuple[str, ...] = ()
+
+
+# In the order in which a template is searched: the more special first.
+FORMATS: dict[str, ToolFormat] = {
+    "qwen_xml": ToolFormat("<tool_call>", "</tool_call>", xml_calls, "<function="),
+    "hermes": ToolFormat("<tool_call>", "</tool_call>", json_calls, "<tool_call>"),
+    "deepseek": ToolFormat(
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>",
+        deepseek_calls,
+        "<｜tool▁call▁begin｜>",
+        wrapper=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+    ),
+    "mistral": ToolFormat("[TOOL_CALLS]", "", named_calls, "[TOOL_CALLS]"),
+    "llama": ToolFormat("", "", json_calls, "<|python_tag|>", wrapper=("<|python_tag|>",)),
+}
+
+
+class Turn(NamedTuple):
+    """What a piece of text adds to a turn.
+
+    Attributes:
+        content: To its text.
+        calls: Tool calls that are now complete.
+    """
+
+    content: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+
+class ToolParser:
+    """Tell tool calls from text.
+
+    What stands between the tags and is no call is given back as text, tags included: nothing a
+    model says is lost.
+
+    >>> parser = ToolParser("hermes")
+    >>> parser.push('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>').calls
+    (ToolCall(name='add', arguments='{"a": 1}'),)
+    """
+
+    def __init__(self, name: str) -> None:
+        """Raise ``ConfigError`` for a format there is not."""
+        if name not in FORMATS:
+            raise ConfigError(f"there is no tool format {name!r}", fix=did_you_mean(name, FORMATS))
+        self.format = FORMATS[name]
+        self._wrappers = [TagSplitter(tag, tag) for tag in self.format.wrapper]
+        # A closing tag that never comes: the call goes on to the end.
+        closing = self.format.closing or "\0"
+        self._splitter = TagSplitter(
+            self.format.opening or "\0", closing, inside=not self.format.opening
+        )
+        self._body = ""
+
+    def push(self, text: str) -> Turn:
+        """Add text; return what it adds."""
+        for wrapper in self._wrappers:
+            text = "".join(piece.text for piece in wrapper.push(text))
+        return self._take(text, ended=False)
+
+    def flush(self) -> Turn:
+        """Return what is left; the stream has ended."""
+        text = ""
+        for wrapper in self._wrappers:
+            pieces = [*wrapper.push(text), *wrapper.flush()]
+            text = "".join(piece.text for piece in pieces)
+        return self._take(text, ended=True)
+
+    def _take(self, text: str, *, ended: bool) -> Turn:
+        pieces = self._splitter.push(text)
+        if ended:
+            pieces += self._splitter.flush()
+        content, calls = "", []
+        for kind, part in pieces:
+            if kind == "outside":
+                content += part
+            elif kind == "inside":
+                self._body += part
+            else:
+                content, calls = self._close(content, calls, self.format.closing)
+        if ended and self._splitter.inside:
+            content, calls = self._close(content, calls, "")
+        return Turn(content, tuple(calls))
+
+    def _close(
+        self, content: str, calls: list[ToolCall], closing: str
+    ) -> tuple[str, list[ToolCall]]:
+        body, self._body = self._body, ""
+        found = self.format.read(body)
+        if found is None:
+            opening = self.format.opening if body or self.format.opening else ""
+            return content + opening + body + closing, calls
+        return content, [*calls, *found]
+
+
+def detect_format(template: str) -> str | None:
+    """Return the format that a chat template teaches its model, or none.
+
+    >>> detect_format("... respond with <tool_call> ...")
+    'hermes'
+    """
+    return next((name for name, form in FORMATS.items() if form.marker in template), None)
