@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from weft.spec.request import FinishReason, Request
 
@@ -36,16 +37,30 @@ class FakeRendered:
 
 
 class ByteRenderer:
-    """role:content lines between special tokens."""
+    """role:content lines between special tokens; tools and variables are recorded.
+
+    Attributes:
+        opening: What the assistant's header ends with.
+    """
+
+    def __init__(self, opening: str = "") -> None:
+        self.opening = opening
+        self.calls: list[dict[str, Any]] = []
 
     def render(
-        self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[dict[str, Any]] | None,
+        variables: Mapping[str, Any] | None,
     ) -> FakeRendered:
+        self.calls.append({"messages": messages, "tools": tools, "variables": variables})
         tokens: list[int] = []
         for message in messages:
             tokens += [256, *f"{message['role']}\n{message['content']}".encode(), 257]
         if add_generation_prompt:
-            tokens += [256, *b"assistant\n"]
+            tokens += [256, *b"assistant\n", *self.opening.encode()]
         return FakeRendered(tuple(tokens))
 
 

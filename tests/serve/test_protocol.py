@@ -79,7 +79,6 @@ def test_an_unknown_nested_field_is_refused_with_the_nearest_of_its_level():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
         ("response_format", {"type": "json_object"}),
         ("best_of", 3),
     ],
@@ -92,7 +91,7 @@ def test_a_field_that_cannot_be_honoured_is_refused_not_ignored(field: str, valu
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tools", []), ("response_format", {"type": "text"}), ("best_of", 1)],
+    [("response_format", {"type": "text"}), ("best_of", 1)],
 )
 def test_an_unsupported_field_that_asks_for_nothing_is_accepted(field: str, value: object):
     assert completion(**{field: value}).prompt == "a"

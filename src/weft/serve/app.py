@@ -23,6 +23,7 @@ from weft.serve.limits import GuardMiddleware, ServerConfig
 from weft.serve.pages import page_routes
 from weft.serve.prompts import PromptReader, Renderer
 from weft.serve.service import Service
+from weft.serve.turns import TurnFormat
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -35,6 +36,7 @@ def create_app(
     *,
     max_context: int,
     renderer: Renderer | None = None,
+    turns: TurnFormat | None = None,
     web_folder: Path | None = None,
 ) -> Starlette:
     """Build the server's application; its ``state.service`` holds what the endpoints share.
@@ -43,11 +45,12 @@ def create_app(
         max_context: Most tokens of prompt and answer together.
         renderer: Turns conversations into tokens (``weft.text.render.Renderer``); without one,
             /v1/chat/completions is refused.
+        turns: How the model writes thoughts and tool calls; none means neither.
         web_folder: Static files for ``/``, usually ``weft.web.STATIC_FOLDER``.
     """
     config = config or ServerConfig()
     prompts = PromptReader(tokenizer, max_context=max_context, renderer=renderer)
-    service = Service(engine, tokenizer, model_name, config, prompts)
+    service = Service(engine, tokenizer, model_name, config, prompts, turns or TurnFormat())
     pages = [] if web_folder is None else list(page_routes(web_folder))
     routes: list[BaseRoute] = [*api_routes(service), *pages]
     paths = [route.path for route in routes if isinstance(route, Route)]

@@ -9,6 +9,9 @@ from starlette.applications import Starlette
 from weft.engine.async_engine import AsyncEngine
 from weft.serve.app import create_app
 from weft.serve.limits import ServerConfig
+from weft.serve.turns import TurnFormat
+from weft.text.parsers.reasoning import OPENING
+from weft.text.parsers.tools import detect_format
 from weft.text.render import Renderer
 from weft.text.tokenizer import Tokenizer
 
@@ -22,13 +25,19 @@ def create_engine_app(
     web_folder: Path | None = None,
 ) -> Starlette:
     """Build the application of an ``AsyncEngine``; chat needs a tokenizer with a chat template."""
-    has_template = tokenizer.chat_template is not None
+    template = tokenizer.chat_template
     return create_app(
         engine,
         tokenizer,
         model_name,
         config,
         max_context=engine.core.scheduler.config.context_limit,
-        renderer=Renderer(tokenizer) if has_template else None,
+        renderer=None if template is None else Renderer(tokenizer),
+        turns=None if template is None else _turn_format(template.source),
         web_folder=web_folder,
     )
+
+
+def _turn_format(template: str) -> TurnFormat:
+    """Read off a chat template how its model writes thoughts and tool calls."""
+    return TurnFormat(reasoning=OPENING in template, tools=detect_format(template))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 
 from weft.core.errors import ContextLengthError, RequestError, UnsupportedError
 from weft.serve.backend import Tokenizer
 from weft.serve.protocol import MessageBody
+from weft.text.parsers.reasoning import starts_inside
 
 Prompt = tuple[int, ...]
 CompletionPrompt = str | list[str] | list[int] | list[list[int]]
@@ -26,7 +27,12 @@ class Renderer(Protocol):
     """Renders a conversation the way the model was trained on it."""
 
     def render(
-        self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[dict[str, Any]] | None,
+        variables: Mapping[str, Any] | None,
     ) -> Rendered: ...
 
 
@@ -51,18 +57,29 @@ class PromptReader:
             self.check_tokens(tokens)
         return prompts
 
+    def opens_reasoning(self, prompt: Prompt) -> bool:
+        """Return whether a conversation's prompt ends with the tag that opens the thoughts."""
+        # A few tokens hold the tag and the line break behind it.
+        return starts_inside(self._tokenizer.decode(prompt[-16:], skip_special=False))
+
     async def text(self, text: str) -> Prompt:
         """Return the tokens of a text, which may be empty."""
         return tuple(await run_in_threadpool(self._tokenizer.encode, text))
 
-    async def chat(self, messages: Sequence[MessageBody]) -> Prompt:
+    async def chat(
+        self,
+        messages: Sequence[MessageBody],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Prompt:
         """Return the tokens of a conversation, ending where the assistant begins to speak."""
         if not messages:
             raise RequestError(
                 "messages is empty", fix="send at least one message", param="messages"
             )
         plain = [message.plain() for message in messages]
-        tokens = tuple(await run_in_threadpool(self._render, plain))
+        tokens = tuple(await run_in_threadpool(self._render, plain, tools, variables))
         self.check_tokens(tokens, param="messages")
         return tokens
 
@@ -112,9 +129,16 @@ class PromptReader:
             return [tuple(item) for item in lists]
         return [tuple(item for item in prompt if isinstance(item, int))]
 
-    def _render(self, messages: list[dict[str, str]]) -> Sequence[int]:
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None,
+        variables: Mapping[str, Any] | None,
+    ) -> Sequence[int]:
         if self._renderer is None:
             raise UnsupportedError(
                 "this model's tokenizer has no chat template", fix="use /v1/completions"
             )
-        return self._renderer.render(messages, add_generation_prompt=True).tokens
+        return self._renderer.render(
+            messages, add_generation_prompt=True, tools=tools, variables=variables
+        ).tokens

@@ -29,7 +29,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "guided_json": (),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "prompt_logprobs": (),
     "reasoning_effort": (),
@@ -38,8 +37,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "store": (False,),
     "structured_outputs": (),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -173,26 +170,123 @@ class TextPart(Body):
     text: str
 
 
+class FunctionCallBody(Body):
+    """The function of a tool call in the history; its arguments are a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallBody(Body):
+    """A tool call in the history."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCallBody
+
+    def plain(self) -> dict[str, Any]:
+        """Return the call as chat templates take it: with the arguments as an object."""
+        try:
+            arguments = json.loads(self.function.arguments or "{}")
+        except json.JSONDecodeError as error:
+            raise RequestError(
+                f"the arguments of {self.function.name!r} are not JSON: {error}",
+                fix="send the arguments as the server returned them",
+                param="messages",
+            ) from error
+        function = {"name": self.function.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
 class MessageBody(Body):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    content: str | list[TextPart] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallBody] = []
+    tool_call_id: str | None = None
+    name: str | None = None
+    # What an answer of this server has and a client may send back unread.
+    refusal: None = None
 
-    def plain(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise RequestError(
+                f"a message of the {self.role} has no content",
+                fix="send a text, which may be empty",
+                param="messages",
+            )
+        return self
+
+    def plain(self) -> dict[str, Any]:
         """Return the message as the chat template takes it."""
-        role = "system" if self.role == "developer" else self.role
-        text = self.content
-        return {"role": role, "content": text if isinstance(text, str) else _join(text)}
+        text = self.content or ""
+        message: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": text if isinstance(text, str) else _join(text),
+        }
+        for name in ("reasoning_content", "tool_call_id", "name"):
+            if (value := getattr(self, name)) is not None:
+                message[name] = value
+        if self.tool_calls:
+            message["tool_calls"] = [call.plain() for call in self.tool_calls]
+        return message
+
+
+class FunctionBody(Body):
+    """A function the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] = {}
+    strict: bool = False
+
+
+class ToolBody(Body):
+    """A tool the model may call."""
+
+    type: Literal["function"]
+    function: FunctionBody
 
 
 class ChatBody(SamplingBody):
     """``POST /v1/chat/completions``."""
 
     messages: list[MessageBody]
+    tools: list[ToolBody] = []
+    tool_choice: str | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
+    # Variables of the chat template, such as enable_thinking.
+    chat_template_kwargs: dict[str, Any] = {}
     max_completion_tokens: Int64 | None = None
     logprobs: bool = False
     top_logprobs: Int64 | None = None
+
+    @model_validator(mode="after")
+    def _check_tools(self) -> Self:
+        if self.tool_choice not in ("none", "auto"):
+            raise RequestError(
+                f"tool_choice {self.tool_choice!r} is not supported by this server",
+                fix="use 'auto' or 'none'",
+                param="tool_choice",
+            )
+        strict = next((tool for tool in self.tools if tool.function.strict), None)
+        if strict is not None:
+            raise RequestError(
+                f"strict is true for {strict.function.name!r}; arguments are not constrained here",
+                fix="leave strict out and check the arguments",
+                param="tools",
+            )
+        return self
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]] | None:
+        """The tools the model is told of, as chat templates take them."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return [tool.model_dump(exclude={"function": {"strict"}}) for tool in self.tools]
 
     @property
     def num_asked_tokens(self) -> int | None:

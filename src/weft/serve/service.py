@@ -27,6 +27,7 @@ from weft.serve.metrics import ServerMetrics
 from weft.serve.prompts import Prompt, PromptReader
 from weft.serve.protocol import SamplingBody
 from weft.serve.sse import event
+from weft.serve.turns import TurnFormat
 from weft.spec import request as engine_request
 from weft.spec.sampling import SamplingParams
 
@@ -44,12 +45,14 @@ class Service:
         model_name: str,
         config: ServerConfig,
         prompts: PromptReader,
+        turns: TurnFormat,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.model_name = model_name
         self.config = config
         self.prompts = prompts
+        self.turns = turns
         self.metrics = ServerMetrics(model_name)
         self.created = int(time.time())
         self.draining = False
