@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.ops import PagedLayout
+from weft.ops import PagedLayout, ScoreRule
 from weft.ops.dispatch import KernelSpec
 from weft.ops.machine import read_bandwidth
 from weft.ops.native import native_status
@@ -118,7 +118,8 @@ def _attention_cases(dtype: torch.dtype) -> list[Case]:
     for label, documents in lengths.items():
         total = sum(documents)
         q, k, v = (_random(True, dtype, total, n, 32) for n in (8, 4, 4))
-        found.append(Case(PACKED_ATTENTION, label, (q, k, v, documents, 32**-0.5, None), (q, k, v)))
+        args = (q, k, v, documents, documents, ScoreRule(32**-0.5))
+        found.append(Case(PACKED_ATTENTION, label, args, (q, k, v)))
     for rows, context, new in (
         (1, 1024, 1),
         (64, 200, 1),
@@ -130,7 +131,7 @@ def _attention_cases(dtype: torch.dtype) -> list[Case]:
         slots = torch.randint(0, 20_000 // 16, (rows, (context + 15) // 16)) * 16
         slots_BS = (slots.unsqueeze(-1) + torch.arange(16)).flatten(1)[:, :context].contiguous()
         layout = PagedLayout((new,) * rows, (context,) * rows, slots_BS, new == 1)
-        args = (_random(False, dtype, rows * new, 8, 32), k, v, layout, 32**-0.5, None)
+        args = (_random(False, dtype, rows * new, 8, 32), k, v, layout, ScoreRule(32**-0.5))
         found.append(Case(PAGED_ATTENTION, f"{rows} rows, {new} of {context}", args))
     return found
 

@@ -9,7 +9,7 @@ from weft.adapt.lora import LoRAConfig, adapter_parameters, inject, merge, remov
 from weft.core.errors import ConfigError
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
-from weft.spec import ModelShape
+from weft.spec import LayerSpec, MLASpec, MLPSpec, ModelShape, ModelSpec
 
 TOKENS = torch.arange(12)
 
@@ -75,3 +75,17 @@ def test_mistakes_are_named() -> None:
         inject(build(), LoRAConfig(targets=("*.q_proj",)))
     with pytest.raises(ConfigError, match="rank is 0"):
         LoRAConfig(rank=0)
+
+
+def test_map_from_latents_to_keys_and_values_can_be_adapted() -> None:
+    """Latent attention multiplies by this weight itself instead of calling the layer."""
+    mixer = MLASpec(2, 16, 8, 4, 8)
+    model = Decoder(ModelSpec("latent", 40, 32, (LayerSpec(mixer, MLPSpec(48)),)), seed=1)
+    before = output(model)
+    assert inject(model, LoRAConfig(rank=2, targets=("*.mixer.kv_up",))) == ["layers.0.mixer.kv_up"]
+    torch.testing.assert_close(output(model), before, atol=0, rtol=0)
+    train_a_little(model)
+    adapted = output(model)
+    assert not torch.allclose(adapted, before)
+    merge(model)
+    torch.testing.assert_close(output(model), adapted, atol=1e-5, rtol=1e-5)

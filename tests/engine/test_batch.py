@@ -61,6 +61,14 @@ def test_batch_equals_a_plain_loop(plan):
         assert layout.slots_BS[row].tolist() == expected + [0] * (max(ends) - end)
 
 
+def test_state_slots_go_with_their_items():
+    items = [StepItem(7, (1, 2), 0, (0,), False), StepItem(8, (3,), 4, (1, 2), True)]
+    assert build_batch(items, 4).paged.state_slots_B is None
+    batch = build_batch(items, 4, state_slots=[5, 2])
+    assert batch.paged.state_slots_B.tolist() == [5, 2]
+    assert batch.paged.continues_B.tolist() == [False, True]
+
+
 @settings(max_examples=100, deadline=None)
 @given(plans())
 def test_padding_repeats_a_token_that_is_computed_anyway(plan):

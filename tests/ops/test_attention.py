@@ -7,9 +7,10 @@ import random
 import pytest
 import torch
 
-from weft.ops import PagedLayout, packed_attention, paged_attention
+from weft.ops import PagedLayout, ScoreRule, packed_attention, paged_attention
 from weft.ops.attention.packed import Run, equal_runs
-from weft.ops.attention.reference import causal_mask, dense_attention
+from weft.ops.attention.reference import dense_attention
+from weft.ops.attention.rule import distances
 from weft.ops.native.bindings import load_library
 from weft.ops.registry import PACKED_ATTENTION
 
@@ -28,7 +29,7 @@ def random_heads(tokens, q_heads=4, kv_heads=2, seed=0):
 
 def test_packed_documents_of_8_and_7_equal_dense_attention_on_each():
     q, k, v = random_heads(15)
-    out = packed_attention(q, k, v, (8, 7), scale=H**-0.5)
+    out = packed_attention(q, k, v, (8, 7), ScoreRule(H**-0.5))
     for part in (slice(0, 8), slice(8, 15)):
         expected = torch.nn.functional.scaled_dot_product_attention(
             *(t[part].transpose(0, 1) for t in (q, k, v)), is_causal=True, enable_gqa=True
@@ -39,44 +40,45 @@ def test_packed_documents_of_8_and_7_equal_dense_attention_on_each():
 @pytest.mark.parametrize("lengths", [(10, 10), (4, 16), (130, 3)])
 def test_a_document_never_sees_another(lengths):
     q, k, v = random_heads(sum(lengths))
-    before = packed_attention(q, k, v, lengths, scale=0.3)
+    before = packed_attention(q, k, v, lengths, ScoreRule(0.3))
     k[lengths[0] :], v[lengths[0] :] = 100.0, float("nan")
-    after = packed_attention(q, k, v, lengths, scale=0.3)
+    after = packed_attention(q, k, v, lengths, ScoreRule(0.3))
     assert torch.equal(before[: lengths[0]], after[: lengths[0]])
 
 
 def test_first_token_returns_its_own_value():
     q, k, v = random_heads(9)
-    out = packed_attention(q, k, v, (4, 5), scale=1.0)
+    out = packed_attention(q, k, v, (4, 5), ScoreRule(1.0))
     for start in (0, 4):
         torch.testing.assert_close(out[start], v[start].repeat_interleave(2, 0))
 
 
 def test_window_of_one_returns_the_values():
     q, k, v = random_heads(100)
-    out = packed_attention(q, k, v, (70, 30), scale=1.0, window=1)
+    out = packed_attention(q, k, v, (70, 30), ScoreRule(1.0, 1))
     torch.testing.assert_close(out, v.repeat_interleave(2, 1))
 
 
 def test_huge_scores_do_not_overflow():
     q, k, v = random_heads(80)
-    out = packed_attention(q * 1e4, k * 1e4, v, (80,), scale=1.0)
+    out = packed_attention(q * 1e4, k * 1e4, v, (80,), ScoreRule(1.0))
     assert out.isfinite().all()
-    torch.testing.assert_close(out, dense_attention(q * 1e4, k * 1e4, v, 1.0, None))
+    torch.testing.assert_close(out, dense_attention(q * 1e4, k * 1e4, v, ScoreRule(1.0)))
 
 
 def test_empty_documents_and_batches_are_allowed():
     q, k, v = random_heads(5)
-    assert packed_attention(q, k, v, (0, 5, 0), scale=1.0).shape == q.shape
-    assert packed_attention(q[:0], k[:0], v[:0], (0,), scale=1.0).shape == (0, 4, H)
+    assert packed_attention(q, k, v, (0, 5, 0), ScoreRule(1.0)).shape == q.shape
+    assert packed_attention(q[:0], k[:0], v[:0], (0,), ScoreRule(1.0)).shape == (0, 4, H)
 
 
 def test_runs_keep_the_order_of_documents():
-    assert equal_runs([3, 3, 5, 3]) == [Run(3, 2), Run(5, 1), Run(3, 1)]
+    assert equal_runs([3, 3, 5, 3], [3, 3, 5, 4]) == [Run(3, 3, 2), Run(5, 5, 1), Run(3, 4, 1)]
 
 
 def test_mask_is_aligned_to_the_last_positions():
-    assert causal_mask(2, 4, 2, torch.device("cpu")).int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
+    visible = ScoreRule(1.0, 2).visible(distances(2, 4, torch.device("cpu")))
+    assert visible.int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
 
 
 class Cache:
@@ -102,7 +104,7 @@ class Cache:
             all(stop - start == 1 for _, start, stop in spans),
         )
         q = torch.cat([self.q[row][start:stop] for row, start, stop in spans])
-        out = paged_attention(q, self.k, self.v, layout, scale=H**-0.5)
+        out = paged_attention(q, self.k, self.v, layout, ScoreRule(H**-0.5))
         return out.split(layout.query_lengths)
 
 
@@ -112,7 +114,7 @@ def test_paged_equals_packed_on_the_same_sequences():
         torch.cat([t[cache.slots[row, :n]] for row, n in enumerate(cache.lengths)])
         for t in (cache.k, cache.v)
     )
-    expected = packed_attention(torch.cat(cache.q), k, v, cache.lengths, scale=H**-0.5)
+    expected = packed_attention(torch.cat(cache.q), k, v, cache.lengths, ScoreRule(H**-0.5))
     actual = torch.cat(cache.run([(row, 0, n) for row, n in enumerate(cache.lengths)]))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -159,8 +161,9 @@ def test_serving_gives_every_row_the_bits_of_training(seed, dtype):
     counts = (kv_heads * rng.choice((1, 2, 3, 8)), kv_heads, kv_heads)
     q, k, v = (torch.randn(num_tokens, n, width).to(dtype) for n in counts)
     q *= rng.choice((1, 30))
-    assert PACKED_ATTENTION.chosen(q, k, v, tuple(lengths), 1.0, window) == "native"
-    trained = packed_attention(q, k, v, tuple(lengths), scale=width**-0.5, window=window)
+    rule, whole = ScoreRule(width**-0.5, window), tuple(lengths)
+    assert PACKED_ATTENTION.chosen(q, k, v, whole, whole, rule) == "native"
+    trained = packed_attention(q, k, v, whole, rule)
     slots = torch.randperm(num_tokens + 50)[:num_tokens]
     cache = [torch.zeros(num_tokens + 50, kv_heads, width, dtype=dtype) for _ in range(2)]
     cache[0][slots], cache[1][slots] = k, v
@@ -174,7 +177,7 @@ def test_serving_gives_every_row_the_bits_of_training(seed, dtype):
         contexts = tuple(stop for _, _, stop in spans)
         layout = PagedLayout(queries, contexts, slots_BS, max(queries) == 1)
         rows = torch.cat([torch.arange(a, b) + starts[row] for row, a, b in spans])
-        served[rows] = paged_attention(q[rows], *cache, layout, scale=width**-0.5, window=window)
+        served[rows] = paged_attention(q[rows], *cache, layout, rule)
     assert torch.equal(served, trained)
 
 
@@ -186,7 +189,7 @@ def test_number_of_threads_does_not_change_training(lengths):
     for num_threads in (1, 2, 5):
         torch.set_num_threads(num_threads)
         leaves = [t.requires_grad_() for t in random_heads(sum(lengths), kv_heads=1)]
-        out = packed_attention(*leaves, lengths, scale=H**-0.5)
+        out = packed_attention(*leaves, lengths, ScoreRule(H**-0.5))
         results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
     torch.set_num_threads(before)
     for other in results[1:]:

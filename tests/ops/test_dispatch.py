@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.ops.cases import build
-from weft.ops import registry, rms_norm, swiglu
+from weft.ops import ScoreRule, registry, rms_norm, swiglu
 from weft.ops.dispatch import Implementation, KernelSpec, needs_grad
 from weft.ops.native.bindings import load_library
 from weft.ops.registry import KERNELS, RMS_NORM
@@ -58,4 +58,7 @@ def test_traffic_and_arithmetic_are_counted():
     assert registry.RMS_NORM.num_bytes(x, torch.zeros(8), 1e-6) == (2 * 80 + 8) * 4
     q = torch.zeros(3, 2, 16)
     # Two documents of 1 and 2 tokens have 1 + 3 visible pairs, each 4 H flops per head.
-    assert registry.PACKED_ATTENTION.num_flops(q, q, q, (1, 2), 1.0, None) == 4 * 4 * 16 * 2
+    assert (
+        registry.PACKED_ATTENTION.num_flops(q, q, q, (1, 2), (1, 2), ScoreRule(1.0))
+        == 4 * 4 * 16 * 2
+    )

@@ -13,7 +13,9 @@ from torch import Tensor
 import weft.nn
 import weft.ops
 from weft.ops import (
+    ScoreRule,
     apply_rotary,
+    grouped_linear,
     linear,
     linear_cross_entropy,
     linear_log_probs,
@@ -22,6 +24,8 @@ from weft.ops import (
     swiglu,
 )
 from weft.ops.gradients import gradient_error, numerical_jacobian
+from weft.ops.grouped.order import expert_order
+from weft.ops.grouped.permute import combine_by_token, rows_by_expert
 from weft.ops.linear import onednn
 from weft.ops.native.bindings import load_library
 
@@ -41,6 +45,8 @@ def rotary(x_TNH: Tensor) -> Tensor:
 
 LABELS = torch.tensor([1, -100, 4, 0])
 TARGETS = torch.tensor([1, 2, 4, 0])
+# Three tokens with two experts each of three; the last choice was left out.
+ORDER = expert_order(torch.tensor([0, 2, 2, 1, 0, 3]), 3)
 Case = tuple[str, Callable[..., Tensor], Sequence[Tensor]]
 CASES: list[Case] = [
     ("weft.ops.norm.native._RMSNorm", lambda x, w: rms_norm(x, w, 1e-6), tensors((3, 16), (16,))),
@@ -48,8 +54,19 @@ CASES: list[Case] = [
     ("weft.ops.rotary.native._Rotary", rotary, tensors((3, 2, 8))),
     ("weft.ops.linear.onednn._Linear", linear, tensors((4, 8), (6, 8), (6,))),
     (
+        "weft.ops.grouped.loop._GroupedLinear",
+        lambda x, w, b: grouped_linear(x, w, b, torch.tensor([2, 0, 3])),
+        tensors((5, 4), (3, 6, 4), (3, 6)),
+    ),
+    ("weft.ops.grouped.permute._Spread", lambda x: rows_by_expert(x, ORDER, 5), tensors((3, 4))),
+    (
+        "weft.ops.grouped.permute._Permute",
+        lambda y, w: combine_by_token(y, ORDER, w),
+        tensors((5, 4), (3, 2)),
+    ),
+    (
         "weft.ops.attention.native_packed._Packed",
-        lambda q, k, v: packed_attention(q, k, v, (3, 2), scale=0.5, window=2),
+        lambda q, k, v: packed_attention(q, k, v, (3, 2), ScoreRule(0.5, window=2)),
         tensors((5, 2, 16), (5, 1, 16), (5, 1, 16)),
     ),
     (
@@ -60,6 +77,16 @@ CASES: list[Case] = [
     (
         "weft.ops.loss.chunked._LogProbs",
         lambda h, w: linear_log_probs(h, w, TARGETS, temperature=0.7, chunk_size=3),
+        tensors((4, 8), (5, 8)),
+    ),
+    (
+        "weft.ops.loss.chunked._CrossEntropy",
+        lambda h, w: linear_cross_entropy(h, w, LABELS, chunk_size=3, softcap=2.0)[0],
+        tensors((4, 8), (5, 8)),
+    ),
+    (
+        "weft.ops.loss.chunked._LogProbs",
+        lambda h, w: linear_log_probs(h, w, TARGETS, temperature=0.7, chunk_size=4, softcap=2.0),
         tensors((4, 8), (5, 8)),
     ),
 ]

@@ -62,6 +62,12 @@ def test_equals_reference(spec: KernelSpec, implementation: Implementation, dtyp
     if implementation.name == "onednn":  # float32 and not too small
         assert (num_run > 0) == (dtype == torch.float32 and torch.backends.mkldnn.is_available())
         return
+    if implementation.name in ("grouped_mm", "shapes"):  # CUDA and meta only; tests of their own
+        assert num_run == 0
+        return
+    if implementation.name == "padded":  # many short documents; test_padded.py has more of them
+        assert num_run > 0
+        return
     is_native = implementation.name == "native"
     library = load_library()
     if not is_native:

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weft.ops import linear, linear_cross_entropy, linear_log_probs, pad_rows, row_log_probs
+from weft.ops import (
+    linear,
+    linear_cross_entropy,
+    linear_log_probs,
+    pad_rows,
+    row_log_probs,
+    soft_cap,
+)
 from weft.ops.loss import rows
 from weft.ops.native.bindings import load_library
 
@@ -185,3 +192,35 @@ def test_large_logits_cost_log_probabilities_no_digits(native, monkeypatch):
     expected = logits.double().log_softmax(-1).gather(1, targets[:, None])[:, 0]
     got = row_log_probs(logits, targets, torch.ones(40))
     torch.testing.assert_close(got.double(), expected, rtol=0.0, atol=2e-6)
+
+
+@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_capped_losses_are_those_of_the_capped_logits(dtype, chunk):
+    hidden, weight, targets = head(dtype=dtype)
+    logits = soft_cap(linear(hidden, weight).float(), 1.5)
+    assert logits.abs().max() <= 1.5
+    expected = (logits / 0.7).log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    kwargs = {"chunk_size": chunk, "softcap": 1.5}
+    logp = linear_log_probs(hidden, weight, targets, temperature=0.7, **kwargs)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    torch.testing.assert_close(logp, expected, atol=tolerance, rtol=tolerance)
+    scale = torch.full((len(targets),), 1 / 0.7)
+    drawn = row_log_probs(logits.detach(), targets, scale)
+    torch.testing.assert_close(logp, drawn, atol=tolerance, rtol=tolerance)
+    loss, count = linear_cross_entropy(hidden, weight, targets, **kwargs)
+    nll = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(loss, nll, atol=tolerance, rtol=tolerance)
+    assert count.item() == len(targets)
+    for actual, reference in ((logp.sum(), expected.sum()), (loss, nll)):
+        grads = torch.autograd.grad(actual, (hidden, weight), retain_graph=True)
+        references = torch.autograd.grad(reference, (hidden, weight), retain_graph=True)
+        for one, other in zip(grads, references, strict=True):
+            largest = float(other.abs().max())
+            torch.testing.assert_close(one, other, atol=tolerance * largest, rtol=tolerance)
+
+
+def test_no_cap_leaves_the_logits_alone():
+    logits = torch.randn(3, 5)
+    assert soft_cap(logits, None) is logits
+    torch.testing.assert_close(soft_cap(logits, 1e6), logits)

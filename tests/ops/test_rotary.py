@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from weft.ops import apply_rotary
+from weft.ops.rotary.reference import apply_rotary_complex
 
 WIDTH = 16
 
@@ -59,3 +60,23 @@ def test_gradient_turns_back():
     out = apply_rotary(x, *tables([4, 5, 6]), "half")
     out.backward(out.detach())
     torch.testing.assert_close(x.grad, x.detach())
+
+
+@pytest.mark.parametrize("width", [2, 8, 64])
+def test_interleaved_pairs_turn_as_complex_numbers(width):
+    torch.manual_seed(0)
+    x, angles = torch.randn(5, 3, width), torch.randn(5, width // 2) * 10
+    torch.testing.assert_close(
+        apply_rotary(x, angles.cos(), angles.sin(), "interleaved"),
+        apply_rotary_complex(x, angles.cos(), angles.sin()),
+    )
+
+
+@pytest.mark.parametrize("pairs", [4, 8])
+def test_the_two_layouts_map_by_a_permutation(pairs):
+    torch.manual_seed(0)
+    x, angles = torch.randn(5, 3, WIDTH), torch.randn(5, pairs) * 10
+    order = [*range(0, 2 * pairs, 2), *range(1, 2 * pairs, 2), *range(2 * pairs, WIDTH)]
+    half = apply_rotary(x[..., order], angles.cos(), angles.sin(), "half")
+    interleaved = apply_rotary(x, angles.cos(), angles.sin(), "interleaved")
+    torch.testing.assert_close(half, interleaved[..., order])

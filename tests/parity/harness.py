@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.models import heads
 from weft.models.decoder import Decoder
+from weft.models.families import key_map
 from weft.nn.context import StepContext
 from weft.spec import SamplingParams
 
@@ -90,7 +91,7 @@ def check_gradients(case: Case, theirs: nn.Module, ours: Decoder, folder: Path) 
     context = StepContext.packed([12, 12], keep_keys=ours.spec.kv_sources)
     loss, count = heads.cross_entropy_sum(ours, ours(tokens_BT.flatten(), context), labels_T)
     (loss / count).backward()
-    expected = _gradients_as_files(theirs, folder)
+    expected = gradients_as_files(theirs, folder, key_map(ours.spec).aliases)
     holder = copy.deepcopy(ours)
     for name, tensor in holder.state_dict().items():
         parameter = dict(ours.named_parameters()).get(name)
@@ -105,7 +106,9 @@ def check_gradients(case: Case, theirs: nn.Module, ours: Decoder, folder: Path) 
     assert compared > 3
 
 
-def _gradients_as_files(model: nn.Module, folder: Path) -> TensorFiles:
+def gradients_as_files(
+    model: nn.Module, folder: Path, aliases: Sequence[tuple[str, str]]
+) -> TensorFiles:
     """Save their gradients as if they were weights, so that they get their file names."""
     holder = copy.deepcopy(model)
     gradients = dict(model.named_parameters())
@@ -115,7 +118,7 @@ def _gradients_as_files(model: nn.Module, folder: Path) -> TensorFiles:
     for buffer in holder.buffers():
         buffer.zero_()
     holder.save_pretrained(folder)
-    return TensorFiles(folder)
+    return TensorFiles(folder, aliases)
 
 
 def check_way_back(theirs: nn.Module, ours: Decoder, folder: Path) -> None:

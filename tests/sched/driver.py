@@ -30,7 +30,8 @@ def random_config(rng: random.Random) -> SchedulerConfig:
         long_prefill_threshold=rng.choice((None, 1, 5)),
         max_waiting=rng.randint(2, 12),
         admission_reserve=rng.choice((0.0, 0.2)),
-        enable_prefix_cache=rng.random() < 0.8,
+        enable_prefix_cache=rng.random() < 0.7,
+        window=rng.choice((None, 1, 6)),
         seed=rng.randrange(100),
     )
 
@@ -178,7 +179,7 @@ class Driver:
         return deadline_s is not None and deadline_s <= self.clock.now()
 
     def _max_length(self, request: Request) -> int:
-        limit = min(self.config.max_context, self.config.num_blocks * self.config.block_size)
+        limit = self.config.context_limit
         return min(limit, len(request.tokens) + (request.sampling.max_tokens or limit))
 
     def _reason(self, request: Request, tokens: list[int]) -> FinishReason | None:

@@ -57,6 +57,7 @@ class FakeRunner:
         self._num_computed: dict[int, int] = {}
         self._seen: set[int] = set()
         self._cache: dict[int, Entry] = {}
+        self._holding: set[int] = set()
 
     def execute(self, plan: StepPlan) -> StepResult:
         self.plans.append(plan)
@@ -69,14 +70,17 @@ class FakeRunner:
             self._states[new.id] = fold_all(new.prompt)
             self._num_computed[new.id] = 0
         self._check_plan(plan)
-        for item in plan.items:
-            self._read(item)
+        self._check_holding(plan)
+        # As a layer does: all keys and values of the step are written before any is read.
         for item in plan.items:
             self._write(item)
+        for item in plan.items:
+            self._read(item)
         self.during_step(plan)
         return self._sample(plan)
 
     def forget(self, ids: tuple[int, ...]) -> None:
+        self._holding -= set(ids)
         for id_ in ids:
             del self.sequences[id_], self._tokens[id_], self._states[id_], self._num_computed[id_]
 
@@ -86,8 +90,18 @@ class FakeRunner:
         assert all(item.tokens for item in plan.items), "a cache hit leaves a token to compute"
         assert len({item.id for item in plan.items}) == len(plan.items)
         assert {new.id for new in plan.new} <= {item.id for item in plan.items}
+        ring = self.config.ring_blocks
+        assert ring is None or all(len(set(item.blocks)) <= ring for item in plan.items)
         written = [slot for item in plan.items for slot in self._slots(item)[item.start :]]
         assert len(written) == len(set(written)), "two sequences write the same slot"
+
+    def _check_holding(self, plan: StepPlan) -> None:
+        """Whoever keeps more of a sequence than its tokens has to do so for few at a time."""
+        computed = {item.id for item in plan.items}
+        assert set(plan.preempted) <= self._holding, "only running sequences give way"
+        assert not computed & set(plan.preempted)
+        self._holding = self._holding - set(plan.preempted) | computed
+        assert len(self._holding) <= self.config.max_num_sequences
 
     def _slots(self, item: StepItem) -> list[int]:
         num_tokens = item.start + len(item.tokens)
@@ -98,8 +112,10 @@ class FakeRunner:
         end = item.start + len(item.tokens)
         assert tuple(tokens[item.start : end]) == item.tokens
         assert item.sample == (end == len(tokens))
-        entries = [self._cache[slot] for slot in self._slots(item)[: item.start]]
-        assert [entry.state for entry in entries] == self._states[item.id][: item.start]
+        window = self.config.window
+        first = 0 if window is None else max(item.start - window + 1, 0)
+        entries = [self._cache[slot] for slot in self._slots(item)[first : item.start]]
+        assert [entry.state for entry in entries] == self._states[item.id][first : item.start]
         salt = self.requests[new.request_id].cache_salt
         assert all(entry.salt == salt for entry in entries), "a prefix crossed tenants"
         if item.start != self._num_computed[item.id] or item.start == 0:

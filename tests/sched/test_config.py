@@ -17,6 +17,7 @@ from weft.sched.config import SchedulerConfig
         ({"max_context": 1}, "max_context is 1"),
         ({"max_waiting": 0}, "max_waiting is 0"),
         ({"long_prefill_threshold": 0}, "long_prefill_threshold is 0"),
+        ({"window": 0}, "window is 0"),
         ({"max_tokens_per_step": 100}, "below max_num_sequences 256"),
         ({"admission_reserve": 1.0}, "admission_reserve is 1.0"),
     ],
@@ -31,6 +32,20 @@ def test_the_smaller_of_context_and_cache_limits_a_sequence():
     config = SchedulerConfig(num_blocks=10, max_context=100, block_size=4)
     assert config.context_limit == 40
     assert dataclasses.replace(config, max_context=30).context_limit == 30
+
+
+def test_windows_bound_what_a_sequence_holds_unless_prefixes_are_kept():
+    config = SchedulerConfig(
+        num_blocks=10, max_context=1000, block_size=4, max_num_sequences=4,
+        max_tokens_per_step=20, window=13, enable_prefix_cache=False,
+    )  # fmt: skip
+    assert (config.ring_blocks, config.context_limit) == (8, 1000)
+    short = dataclasses.replace(config, long_prefill_threshold=4)
+    assert short.ring_blocks == 4
+    tight = dataclasses.replace(config, num_blocks=7)
+    assert tight.context_limit == 28
+    shared = dataclasses.replace(config, enable_prefix_cache=True)
+    assert (shared.ring_blocks, shared.context_limit) == (None, 40)
 
 
 def test_every_field_is_documented():

@@ -158,6 +158,42 @@ def test_a_disabled_cache_keeps_nothing():
     assert kv.begin(BlockTable(), [1, 2, 3]) == 0
 
 
+def ring(num_blocks=8):
+    return KVManager(num_blocks, 2, enable_prefix_cache=False, ring_blocks=3)
+
+
+def test_a_ring_writes_over_its_oldest_block():
+    kv, table = ring(), BlockTable()
+    assert kv.begin(table, range(5)) == 0
+    first, second, third = table.blocks
+    assert kv.grow(table, 12)
+    assert table.blocks == (first, second, third) * 2
+    assert kv.pool.num_free == 5
+    kv.check([table])
+
+
+def test_a_ring_takes_no_more_blocks_however_long_the_prompt_is():
+    kv, tables = ring(num_blocks=6), [BlockTable(), BlockTable(), BlockTable()]
+    assert [kv.begin(table, range(1000)) for table in tables] == [0, 0, None]
+    assert kv.pool.num_free == 0
+    assert kv.grow(tables[0], 2000)
+    kv.check(tables)
+    for table in tables:
+        kv.free(table)
+    assert kv.pool.num_free == 6
+
+
+@pytest.mark.parametrize(("num_tokens", "num_free"), [(9, 5), (5, 5), (4, 6), (1, 7)])
+def test_a_shortened_ring_gives_back_what_it_has_left(num_tokens, num_free):
+    kv, table = ring(), BlockTable()
+    kv.begin(table, range(11))
+    kv.truncate(table, num_tokens)
+    assert kv.pool.num_free == num_free
+    kv.check([table])
+    assert kv.grow(table, 11)
+    assert kv.pool.num_free == 5
+
+
 def test_check_notices_a_leak():
     kv = KVManager(num_blocks=2, block_size=2)
     begin(kv, [1])

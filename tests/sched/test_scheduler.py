@@ -79,9 +79,10 @@ def test_a_full_block_pool_preempts_the_last_arrival_and_recomputes_it():
     assert counts(plan) == {0: 1, 1: 1}
     plan, _ = step(scheduler)  # a needs one, too
     assert counts(plan) == {0: 1}
+    assert plan.preempted == (1,)
     assert scheduler.stats().num_waiting == 1
     assert scheduler.stats().counters.num_preemptions == 1
-    step(scheduler)
+    assert step(scheduler)[0].preempted == (), "it is said once"
     _, updates = step(scheduler)
     assert updates[0].finish_reason is FinishReason.LENGTH
     plan, _ = step(scheduler)

@@ -88,9 +88,9 @@ def test_prompt_tokens_are_never_targets() -> None:
     loader = ExampleLoader(_examples(3), tokens_per_batch=16, seed=0, sequence_length=16)
     batch = loader.batch(0)
     assert batch.num_targets == sum(sum(example.mask) for example in _examples(3))
-    loss_sum, count, _ = objective(model, batch)
-    assert int(count) == batch.num_targets
-    assert torch.isfinite(loss_sum)
+    result = objective(model, batch)
+    assert int(result.count) == batch.num_targets
+    assert torch.isfinite(result.loss_sum)
 
 
 def test_epochs_become_steps() -> None:

@@ -58,7 +58,7 @@ def test_step_with_a_nan_changes_nothing_and_is_counted() -> None:
     before = [p.detach().clone() for p in model.parameters()]
 
     def poisoned(model, batch) -> LossSum:
-        loss_sum, count, _ = OBJECTIVE(model, batch)
+        loss_sum, count = OBJECTIVE(model, batch)[:2]
         return LossSum(loss_sum * float("nan"), count)
 
     result = train_step(model, optimizers, [make_batch([8])], poisoned)
@@ -82,7 +82,7 @@ def test_stats_of_the_objective_are_added_up() -> None:
     model = tiny_model()
 
     def with_stats(model, batch) -> LossSum:
-        loss_sum, count, _ = OBJECTIVE(model, batch)
+        loss_sum, count = OBJECTIVE(model, batch)[:2]
         return LossSum(loss_sum, count, {"tokens": torch.tensor(float(len(batch)))})
 
     optimizers = build_optimizer(model, OptimizerConfig())

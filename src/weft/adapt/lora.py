@@ -60,6 +60,14 @@ class LoRALinear(nn.Module):
         update_TO = F.linear(F.linear(dropped_TI, self.lora_a), self.lora_b)
         return self.base(x_TI) + self.scale * update_TO
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight with its update, for who multiplies by it directly, such as latent attention.
+
+        Differentiable in the pair; nothing is dropped.
+        """
+        return self.base.weight + self.scale * (self.lora_b @ self.lora_a)
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Fold the pair into the frozen weight, in place, and return the plain layer."""

@@ -1,33 +1,39 @@
 """Hugging Face directories in and out.
 
-Weights are read tensor by tensor straight into the model's own, so the peak memory is the model
-plus the largest tensor of the file.
+Weights are read straight into the model's own tensors, so the peak memory is the model plus a few
+buffers of 32 MiB; only a tensor that is stored in another layout or form is held whole beside it.
 """
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from weft.checkpoint.memory import materialise
 from weft.checkpoint.safetensors import TensorFiles, write_sharded
+from weft.checkpoint.stored_forms import STORED_FORMS, find_form
+from weft.checkpoint.transfer import LoadReport, copy_part, fill, place
 from weft.core.errors import CheckpointError, InputFileError
 from weft.core.files import disk_errors, read_json, write_json
 from weft.models.decoder import Decoder
 from weft.models.families import key_map, rules
 from weft.models.hf_keys import Part, parts
 from weft.spec import ModelSpec
-from weft.spec.families import spec_from_hf, spec_to_hf
+from weft.spec.families import spec_from_hf, spec_to_hf, with_mtp
 from weft.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_SHARD_BYTES = 5 * 10**9
 
 
-def load_spec(folder: Path) -> ModelSpec:
+def load_spec(folder: Path, *, mtp: bool = False) -> ModelSpec:
     """Read the specification of a checkpoint folder.
+
+    ``mtp`` adds the multi-token prediction modules that config.json names; else they are left out.
 
     Raises:
         InputFileError: the folder or its config.json is missing.
@@ -39,7 +45,8 @@ def load_spec(folder: Path) -> ModelSpec:
     if generation.exists():
         # Chat models list further end tokens only here.
         config = {**config, **_end_tokens(config, read_json(generation))}
-    return spec_from_hf(config)
+    spec = spec_from_hf(config)
+    return with_mtp(spec, config) if mtp else spec
 
 
 def load_model(
@@ -47,24 +54,40 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    mtp: bool = False,
 ) -> Decoder:
     """Load a model; ``dtype`` none keeps the type the checkpoint was saved in.
+
+    ``mtp`` loads the multi-token prediction modules too, which most uses leave in the file.
 
     Raises:
         CheckpointError: missing, surplus, truncated or misshapen tensors, by name.
     """
     folder = _model_folder(folder)
-    spec = load_spec(folder)
-    files = TensorFiles(folder)
+    spec = load_spec(folder, mtp=mtp)
+    files = TensorFiles(folder, key_map(spec).aliases)
     key_parts = list(parts(rules(spec)))
-    _check_names(folder, files, key_parts, spec)
-    if dtype is None:
-        dtype = files.read(key_parts[0].theirs).dtype
-    model = Decoder(spec, device="meta", dtype=dtype).to_empty(device=device)
-    ours = model.state_dict()
-    for part in key_parts:
-        _fill(ours[part.ours], part, files.read(part.theirs), folder)
+    model = Decoder(spec, device="meta", dtype=dtype or _stored_dtype(files, key_parts))
+    materialise(model, device)
+    _fill(model, files, key_parts)
     return model
+
+
+def load_into(model: Decoder, folder: Path) -> LoadReport:
+    """Replace the weights of a model in place by those of a folder.
+
+    Whoever shares the tensors (an engine, a trainer) sees the new weights at once; element types
+    and devices stay. An engine that keeps keys and values must be told
+    (``LLM.bump_weight_version``).
+
+    Raises:
+        CheckpointError: missing, surplus, truncated or misshapen tensors, by name; missing and
+            surplus ones before anything is written.
+    """
+    folder = _model_folder(folder)
+    return _fill(
+        model, TensorFiles(folder, key_map(model.spec).aliases), list(parts(rules(model.spec)))
+    )
 
 
 def save_model(
@@ -86,7 +109,7 @@ def save_model(
         folder.mkdir(parents=True, exist_ok=True)
     name = str(dtype).removeprefix("torch.")
     config = {**spec_to_hf(model.spec), "dtype": name, "torch_dtype": name}
-    write_sharded(folder, hf_tensors(model, dtype=dtype), max_shard_bytes=max_shard_bytes)
+    write_sharded(folder, _hf_tensors(model, dtype), max_shard_bytes=max_shard_bytes)
     write_json(folder / "config.json", config)
     keys = ("bos_token_id", "eos_token_id", "pad_token_id")
     write_json(folder / "generation_config.json", {key: config[key] for key in keys})
@@ -96,21 +119,56 @@ def save_model(
 
 def hf_tensors(model: Decoder, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Return the model's weights under Hugging Face names, merged tensors split."""
+    return dict(_hf_tensors(model, dtype))
+
+
+def _hf_tensors(model: Decoder, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     ours = model.state_dict()
-    result = {}
+    learnt = {name for name, _ in model.named_parameters()}
     for part in parts(rules(model.spec)):
-        values = _place(ours[part.ours], part)
+        values = place(ours[part.ours], part)
         if part.layout is not None:
             values = part.layout.to_theirs(values)
-        result[part.theirs] = values.to(dtype or values.dtype).contiguous()
-    return result
+        if dtype is not None and part.ours in learnt:  # buffers keep their own type
+            values = values.to(dtype)
+        yield part.theirs, values.contiguous()
 
 
 def load_hf_tensors(model: Decoder, tensors: dict[str, Tensor]) -> None:
     """Copy weights under Hugging Face names into a model, in place."""
     ours = model.state_dict()
     for part in parts(rules(model.spec)):
-        _fill(ours[part.ours], part, tensors[part.theirs], Path("tensors"))
+        copy_part(place(ours[part.ours], part), part, tensors[part.theirs], "tensors")
+
+
+def _fill(model: Decoder, files: TensorFiles, key_parts: list[Part]) -> LoadReport:
+    ignored = key_map(model.spec).ignored
+    if model.spec.tie_embeddings:  # a tied head may be stored once more
+        ignored = (*ignored, "lm_head.weight")
+    _check_quantisation(files)
+    return fill(model.state_dict(), key_parts, files, ignored)
+
+
+def _stored_dtype(files: TensorFiles, key_parts: list[Part]) -> torch.dtype:
+    """The type of the first tensor that is not packed."""
+    names = [part.theirs for part in key_parts if find_form(part.theirs, files.entries) is None]
+    found = next((files.entries[name].dtype for name in names if name in files.entries), None)
+    return torch.float32 if found is None else found
+
+
+def _check_quantisation(files: TensorFiles) -> None:
+    """Refuse a packed format by its name rather than by the tensors it lacks."""
+    config: dict[str, Any] = (
+        read_json(files.folder / "config.json").get("quantization_config") or {}
+    )
+    method = config.get("quant_method")
+    if method is None or method in ("fp8", "mxfp4"):
+        return
+    raise CheckpointError(
+        f"{files.folder} holds weights packed by {method!r}",
+        fix="give an unpacked checkpoint or one in "
+        + " or ".join(form.name for form in STORED_FORMS),
+    )
 
 
 def _model_folder(folder: Path) -> Path:
@@ -131,42 +189,3 @@ def _end_tokens(config: dict, generation: dict) -> dict:
             if token is not None and token not in ids:
                 ids.append(token)
     return {"eos_token_id": ids} if ids else {}
-
-
-def _check_names(folder: Path, files: TensorFiles, key_parts: list[Part], spec: ModelSpec) -> None:
-    expected = {part.theirs for part in key_parts}
-    missing = sorted(expected - files.names)
-    # A tied head may be stored once more; rotary tables of old checkpoints are recomputed.
-    ignored = {"lm_head.weight"} if spec.tie_embeddings else set()
-    surplus = sorted(
-        name
-        for name in files.names - expected - ignored
-        if not any(fnmatch(name, pattern) for pattern in key_map(spec).ignored)
-    )
-    for names, what in ((missing, "lacks"), (surplus, "has an unknown")):
-        if names:
-            raise CheckpointError(
-                f"{folder} {what} tensor {names[0]!r} ({len(names)} in all)",
-                fix="config.json and the weights do not belong together",
-            )
-
-
-@torch.no_grad()
-def _fill(parameter: Tensor, part: Part, tensor: Tensor, folder: Path) -> None:
-    target = _place(parameter, part)
-    if part.layout is not None:
-        tensor = part.layout.to_ours(tensor)
-    if target.shape != tensor.shape:
-        raise CheckpointError(
-            f"{folder}: tensor {part.theirs!r} has shape {tuple(tensor.shape)}, but config.json "
-            f"describes {tuple(target.shape)}",
-            fix="config.json and the weights do not belong together",
-        )
-    target.copy_(tensor)
-
-
-def _place(tensor: Tensor, part: Part) -> Tensor:
-    """Return the view of our tensor that a part fills."""
-    if part.index is not None:
-        tensor = tensor[part.index]
-    return tensor if part.size is None else tensor.narrow(part.axis, part.start, part.size)

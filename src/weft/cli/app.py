@@ -126,6 +126,35 @@ _add(
     "weft eval runs/base/model --corpus runs/corpus --out runs/eval",
     recipe="eval",
 )
+_translate = App(
+    name="translate", help="Train, measure and use a translation model.", help_format="plaintext"
+)
+_add(
+    _translate,
+    "train",
+    "weft.cli.translate:train",
+    "Train a translation model on two files whose lines belong together.",
+    "weft translate train --train-source train.de --train-target train.en --out runs/de-en",
+    "weft translate train --train-source train.de --train-target train.en "
+    "--model.kind decoder_only --minutes 10 --out runs/de-en",
+    recipe="translation",
+)
+_add(
+    _translate,
+    "eval",
+    "weft.cli.translate:evaluate",
+    "Translate a file and compare with its translations: BLEU and chrF.",
+    "weft translate eval runs/de-en/model test.de test.en",
+)
+_add(
+    _translate,
+    "text",
+    "weft.cli.translate:text",
+    "Translate texts, or the lines of standard input.",
+    'weft translate text runs/de-en/model "Ein Hund schläft."',
+)
+app.command(_translate)
+
 _add(
     app,
     "generate",
@@ -148,6 +177,25 @@ _add(
     "Serve a model: OpenAI-compatible API and a chat page.",
     "weft serve runs/quickstart/model --port 8000",
 )
+_model = App(name="model", help="Look at models without loading them.", help_format="plaintext")
+_add(
+    _model,
+    "show",
+    "weft.cli.model:show",
+    "Show a model's modules, shapes, parameters and cache size.",
+    "weft model show deepseek-v3",
+    "weft model show runs/base/model --html model.html",
+    "weft model show path/to/config.json --depth 3 --json",
+)
+_add(
+    _model,
+    "list",
+    "weft.cli.model:list_models",
+    "List the published models that are known by name.",
+    "weft model list",
+)
+app.command(_model)
+
 _add(
     app,
     "convert",

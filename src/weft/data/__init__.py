@@ -14,6 +14,8 @@ fine-tuning examples with loss masks. All of them return the one ``batch.Batch``
 shifted labels, document lengths. There is no iterator state to save: a checkpoint stores the
 next index, and a changed number of workers reads the very same data.
 
+``parallel`` reads sentence pairs and draws batches of similar length.
+
 ``prefetch`` makes batches ahead; ``instruct`` and ``preference`` read and write conversation
 formats; ``tasks`` generates problems whose answers can be checked. ``staging`` makes a set of
 files appear at once.

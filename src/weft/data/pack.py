@@ -11,7 +11,29 @@ Two ways, both keeping document boundaries:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+
+
+def length_groups(lengths: Sequence[int], tokens_per_group: int) -> Iterator[list[int]]:
+    """Yield the numbers of texts, shortest first, in groups of at most so many tokens.
+
+    A text that is longer alone is a group of its own.
+
+    >>> list(length_groups([5, 1, 9, 2], 8))
+    [[1, 3, 0], [2]]
+    """
+    rows: list[int] = []
+    num_tokens = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if rows and num_tokens + lengths[row] > tokens_per_group:
+            yield rows
+            rows, num_tokens = [], 0
+        rows.append(row)
+        num_tokens += lengths[row]
+    if rows:
+        yield rows
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:

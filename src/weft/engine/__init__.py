@@ -14,6 +14,7 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ``core.py``           ``EngineCore``: scheduler, runner, cache and text of one engine
 ``runner.py``         ``ModelRunner``: plan to tokens; failures stay with their request
 ``batch.py``          plan to tensors, without a loop over tokens
+``states.py``         which slot of the recurrent states each running sequence has
 ``table.py``          sampling state of every live sequence, as rows of one array
 ``sampling/``         the sampling chain, counter-based draws, log-probabilities
 ``stream.py``         tokens of one request to text: whole characters, stop texts held back

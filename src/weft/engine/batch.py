@@ -42,7 +42,8 @@ def pad_items(items: Sequence[StepItem]) -> list[StepItem]:
     """Repeat one token until the others in a step cannot change a token's bits.
 
     The copies compute what the token computes, so they write into its slot what it writes. The
-    one with the least context is taken, where attention costs least.
+    one with the least context is taken, where attention costs least. A recurrent state moves on
+    with every token, so copies need one that nobody reads (``StateSlots.scratch``).
     """
     num_tokens = sum(len(item.tokens) for item in items)
     first = min(items, key=lambda item: item.start)
@@ -51,9 +52,12 @@ def pad_items(items: Sequence[StepItem]) -> list[StepItem]:
 
 
 def build_batch(
-    items: Sequence[StepItem], block_size: int, device: torch.device | str = "cpu"
+    items: Sequence[StepItem],
+    block_size: int,
+    device: torch.device | str = "cpu",
+    state_slots: Sequence[int] | None = None,
 ) -> StepBatch:
-    """Lay the items end to end."""
+    """Lay the items end to end; ``state_slots`` says where each one's recurrent states live."""
     lengths_B = np.array([len(item.tokens) for item in items], dtype=np.int64)
     starts_B = np.array([item.start for item in items], dtype=np.int64)
     contexts_B = starts_B + lengths_B
@@ -72,7 +76,12 @@ def build_batch(
     )
     return StepBatch(
         tokens_T=_tensor(_flat((item.tokens for item in items), num_tokens), device),
-        paged=PagedBatch(_tensor(positions_T, device), _tensor(slots_T, device), layout),
+        paged=PagedBatch(
+            _tensor(positions_T, device),
+            _tensor(slots_T, device),
+            layout,
+            None if state_slots is None else _tensor(np.array(state_slots), device),
+        ),
         sample_ids=tuple(item.id for item in items if item.sample),
         sample_rows_R=_tensor(ends_B[samples_B] - 1, device),
         sample_positions_R=contexts_B[samples_B],

@@ -54,10 +54,11 @@ class EngineCore:
             model.spec,
             num_blocks=self.memory.num_blocks,
             block_size=self.memory.block_size,
+            num_sequences=self.memory.num_state_slots,
             dtype=self.config.cache_dtype(model.dtype),
             device=model.device,
         )
-        scheduler_config = self.config.scheduler(model.spec, self.memory.num_blocks)
+        scheduler_config = self.config.scheduler(model.spec, self.memory)
         self.scheduler = Scheduler(scheduler_config, eos_ids=self.eos_ids)
         self.runner = ModelRunner(model, cache, deterministic=self.config.deterministic)
         self.loop = ServingLoop(self.scheduler, self.runner, self.clock)

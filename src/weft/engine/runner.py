@@ -10,7 +10,7 @@ concerns every row; it goes up to the serving loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from weft.engine.batch import StepBatch, build_batch, pad_items
 from weft.engine.sampling import pipeline
 from weft.engine.sampling.logprobs import alternatives
+from weft.engine.states import StateSlots
 from weft.engine.table import SequenceTable
 from weft.models import heads
 from weft.models.decoder import Decoder
@@ -39,7 +40,8 @@ class ModelRunner:
 
     Args:
         model: Called as it is.
-        cache: Written and read.
+        cache: Written and read; for a model with recurrent states it holds one slot more than
+            sequences run at once.
         deterministic: Give a token the same bits however many others are in its step.
     """
 
@@ -48,6 +50,7 @@ class ModelRunner:
         self.cache = cache
         self.deterministic = deterministic
         self.table = SequenceTable()
+        self.states = StateSlots(cache.num_sequences - 1) if model.spec.has_states else None
         self.num_computed_tokens = 0
         bytes_per_row = 4 * model.spec.vocab_size
         self._rows_per_chunk = max(1, LOGITS_BYTES // bytes_per_row)
@@ -59,7 +62,8 @@ class ModelRunner:
             self.table.add(new)
         with torch.inference_mode():
             items = pad_items(plan.items) if self.deterministic else plan.items
-            batch = build_batch(items, self.cache.block_size, self.model.device)
+            slots = self._state_slots(plan, num_copies=len(items) - len(plan.items))
+            batch = build_batch(items, self.cache.block_size, self.model.device, slots)
             context = StepContext.paged(self.cache, batch.paged)
             hidden_TD = self.model(batch.tokens_T, context)
             self.num_computed_tokens += sum(len(item.tokens) for item in plan.items)
@@ -69,10 +73,19 @@ class ModelRunner:
             hidden_RD = hidden_TD.index_select(0, batch.sample_rows_R)
             return self._sample(hidden_RD, batch)
 
-    def forget(self, ids: Iterable[int]) -> None:
+    def forget(self, ids: Sequence[int]) -> None:
         """Drop the state of sequences that ended."""
         for id in ids:
             self.table.remove(id)
+        if self.states is not None:
+            self.states.release(ids)
+
+    def _state_slots(self, plan: StepPlan, num_copies: int) -> list[int] | None:
+        if self.states is None:
+            return None
+        self.states.release(plan.preempted)
+        slots = self.states.take(item.id for item in plan.items)
+        return slots + [self.states.scratch] * num_copies
 
     def _sample(self, hidden_RD: Tensor, batch: StepBatch) -> StepResult:
         result = StepResult({}, {})

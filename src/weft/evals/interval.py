@@ -62,7 +62,7 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     statistic: Callable[[np.ndarray], float] = lambda sample: float(sample.mean()),
     *,
     num_resamples: int = 1000,
@@ -72,7 +72,7 @@ def bootstrap(
     """Return the percentile bootstrap interval of a statistic (Efron 1979).
 
     Args:
-        values: One value per item.
+        values: One value, or one row of values, per item.
         statistic: Maps a resample to a number; the mean unless given.
         num_resamples: How often items are drawn with replacement.
         confidence: Share of resamples inside.

@@ -3,6 +3,12 @@
 - ``decoder.py``  ``Decoder.forward(tokens_T, ctx) -> hidden_TD``: embedding, blocks, final norm.
 - ``heads.py``    what is done with the hidden states: logits, summed cross-entropy, log-probs.
   Heads are separate from the forward pass, so that pre-training, RL and sampling share one path.
+- ``mtp.py``, ``mtp_loss.py``  multi-token prediction modules and their loss.
+- ``encoder.py``, ``encoder_decoder.py``  the same blocks reading both ways, and a ``Decoder`` that
+  attends to them; ``pooling.py`` and ``embed.py`` make vectors of texts.
+- ``search.py``   greedy and beam search over anything that scores next tokens; ``continuations.py``
+  lets them share a cache, ``translator.py`` puts a tokenizer around both.
+- ``graph.py``    the module tree with the shapes that flow through it, on the meta device.
 - ``init.py``     weight initialisation, a function of a seed.
 - ``hf_keys.py``  declarative two-way maps between our parameter names and Hugging Face's; merged
   tensors (QKV, gate-up) are listed with their parts. ``families/`` holds one map per family; the

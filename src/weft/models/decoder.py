@@ -8,15 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from weft.models.init import init_weights
+from weft.models.mtp import MTPModule
 from weft.nn.build import build_ffn, build_mixer
 from weft.nn.context import StepContext
+from weft.nn.cross_attention import CrossAttention
+from weft.nn.embedding import Embedding
 from weft.nn.norm import build_norm
 from weft.nn.positions import build_positions
+from weft.nn.relative import build_relative_bias
 from weft.spec import LayerSpec, ModelSpec, NormSpec
 
 
 class Block(nn.Module):
-    """One residual block: mixer, then feed-forward part, with norms where the layer says."""
+    """One residual block: mixer, attention to a memory, feed-forward part; norms as specified."""
 
     def __init__(
         self,
@@ -35,6 +39,12 @@ class Block(nn.Module):
         self.mixer_norm = build_norm(dim, norm, **where)
         if spec.norms == "sandwich":
             self.mixer_output_norm = build_norm(dim, norm, **where)
+        self.cross = None
+        if spec.cross is not None:
+            self.cross = CrossAttention(dim, spec.cross, layer=layer, **where)
+            self.cross_norm = build_norm(dim, norm, **where)
+            if spec.norms == "sandwich":
+                self.cross_output_norm = build_norm(dim, norm, **where)
         self.ffn = None
         if spec.ffn is not None:
             self.ffn = build_ffn(dim, spec.ffn, layer=layer, **where)
@@ -45,9 +55,13 @@ class Block(nn.Module):
     def forward(self, x_TD: Tensor, ctx: StepContext) -> Tensor:
         """Return the residual stream after this block, [T, D]."""
         x_TD = self._branch(x_TD, ctx, "mixer")
+        if self.cross is not None:
+            x_TD = self._branch(x_TD, ctx, "cross")
         return x_TD if self.ffn is None else self._branch(x_TD, ctx, "ffn")
 
-    def _branch(self, x_TD: Tensor, ctx: StepContext, part: Literal["mixer", "ffn"]) -> Tensor:
+    def _branch(
+        self, x_TD: Tensor, ctx: StepContext, part: Literal["mixer", "cross", "ffn"]
+    ) -> Tensor:
         function, norm = getattr(self, part), getattr(self, f"{part}_norm")
         if self.norms == "pre":
             return x_TD + function(norm(x_TD), ctx)
@@ -80,9 +94,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.spec = spec
         where = {"device": device, "dtype": dtype}
-        self.embed = nn.Embedding(spec.vocab_size, spec.dim, **where)
+        self.embed = Embedding(spec.vocab_size, spec.dim, **where)
         self.positions = build_positions(spec.dim, spec.positions, **where)
         self.embed_norm = build_norm(spec.dim, spec.norm, **where) if spec.embedding_norm else None
+        self.relative_bias = build_relative_bias(spec.layers, **where)
         self.layers = nn.ModuleList(
             Block(spec.dim, layer, layer=index, norm=spec.norm, **where)
             for index, layer in enumerate(spec.layers)
@@ -91,12 +106,24 @@ class Decoder(nn.Module):
         self.head = (
             None if spec.tie_embeddings else nn.Linear(spec.dim, spec.vocab_size, False, **where)
         )
+        self.mtp = nn.ModuleList(
+            MTPModule(
+                spec.dim,
+                Block(spec.dim, spec.layers[-1], layer=index, norm=spec.norm, **where),
+                spec.norm,
+                **where,
+            )
+            for index in range(spec.num_layers, spec.num_layers + spec.num_mtp_layers)
+        )
         if self.embed.weight.device.type != "meta":
             init_weights(self, spec, seed=seed)
 
     def forward(self, tokens_T: Tensor, ctx: StepContext) -> Tensor:
         """Return the normalised hidden state of every token, [T, D]."""
+        ctx.tokens_T = tokens_T
         x_TD = self.embed_tokens(tokens_T, ctx)
+        if self.relative_bias is not None:
+            ctx.relative_bias_NR = self.relative_bias()
         for layer in self.layers:
             x_TD = layer(x_TD, ctx)
         return x_TD if self.norm is None else self.norm(x_TD)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from weft.models.decoder import Decoder
-from weft.ops import linear, linear_cross_entropy, linear_log_probs
+from weft.ops import linear, linear_cross_entropy, linear_log_probs, soft_cap
 
 # Rows of logits held at once; 512 x 32k x 4 bytes = 64 MiB.
 CHUNK_SIZE = 512
@@ -16,7 +16,8 @@ CHUNK_SIZE = 512
 
 def logits(model: Decoder, hidden_TD: Tensor) -> Tensor:
     """Return the scores of every next token, [T, V], float32."""
-    return linear(hidden_TD, model.head_weight.to(hidden_TD.dtype)).float()
+    logits_TV = linear(hidden_TD, model.head_weight.to(hidden_TD.dtype)).float()
+    return soft_cap(logits_TV, model.spec.logit_softcap)
 
 
 def cross_entropy_sum(
@@ -27,7 +28,13 @@ def cross_entropy_sum(
     Labels of -100 do not count. The sum is never divided here: only the trainer knows the
     global number of tokens.
     """
-    return linear_cross_entropy(hidden_TD, model.head_weight, labels_T, chunk_size=chunk_size)
+    return linear_cross_entropy(
+        hidden_TD,
+        model.head_weight,
+        labels_T,
+        chunk_size=chunk_size,
+        softcap=model.spec.logit_softcap,
+    )
 
 
 def log_probs(
@@ -40,5 +47,10 @@ def log_probs(
 ) -> Tensor:
     """Return the log-probability of each target under softmax(logits / temperature), [T]."""
     return linear_log_probs(
-        hidden_TD, model.head_weight, targets_T, temperature=temperature, chunk_size=chunk_size
+        hidden_TD,
+        model.head_weight,
+        targets_T,
+        temperature=temperature,
+        chunk_size=chunk_size,
+        softcap=model.spec.logit_softcap,
     )

@@ -7,11 +7,11 @@ the case of one part. Families list the rules of one layer, with names relative 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from weft.models.hf_layouts import Layout
-from weft.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
+from weft.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec, MoESpec
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,46 @@ def gated_mlp_rules(spec: MLPSpec, theirs: str = "mlp.", ours: str = "ffn.") -> 
     )
 
 
+def moe_rules(
+    spec: MoESpec,
+    theirs: str = "mlp.",
+    ours: str = "ffn.",
+    *,
+    projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    shared: str = "shared_experts",
+    correction_bias: str = "gate.e_score_correction_bias",
+) -> tuple[Rule, ...]:
+    """A mixture of experts with one tensor per expert and projection.
+
+    ``projections`` are their gate, up and down of an expert; the defaults are DeepSeek-V3's names,
+    with which Qwen-MoE and GLM-4.5 share most.
+    """
+    rules = [rename(f"{ours}router.weight", f"{theirs}gate.weight")]
+    if spec.router.correction_bias:
+        rules.append(rename(f"{ours}router.correction_bias", f"{theirs}{correction_bias}"))
+    if spec.router.bias:
+        rules.append(rename(f"{ours}router.bias", f"{theirs}gate.bias"))
+    for expert in range(spec.num_experts):
+        gate, up, down = (f"{theirs}experts.{expert}.{name}.weight" for name in projections)
+        sizes = (spec.expert.hidden_dim, spec.expert.hidden_dim)
+        rules.append(Rule(f"{ours}experts.gate_up", (gate, up), sizes, index=expert))
+        rules.append(Rule(f"{ours}experts.down", (down,), index=expert))
+    if spec.shared is not None:
+        rules += gated_mlp_rules(spec.shared, f"{theirs}{shared}.", f"{ours}shared.")
+    if spec.shared_gate:
+        rules.append(rename(f"{ours}shared_gate.weight", f"{theirs}{shared}_gate.weight"))
+    return tuple(rules)
+
+
+def norm_rules(names: Mapping[str, str], *, bias: bool = False) -> tuple[Rule, ...]:
+    """The norms of a block: ours and theirs."""
+    return tuple(
+        rule for ours, theirs in names.items() for rule in affine(ours, theirs, bias=bias)
+    )
+
+
 def pre_norm_rules(
     mixer: str = "input_layernorm", ffn: str = "post_attention_layernorm", *, bias: bool = False
 ) -> tuple[Rule, ...]:
     """The two norms of a block under the names of Llama."""
-    return (*affine("mixer_norm", mixer, bias=bias), *affine("ffn_norm", ffn, bias=bias))
+    return norm_rules({"mixer_norm": mixer, "ffn_norm": ffn}, bias=bias)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -87,3 +88,51 @@ class Chain:
         for layout in reversed(self.layouts):
             tensor = layout.to_theirs(tensor)
         return tensor
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """Theirs has further axes of length 1.
+
+    Attributes:
+        axes: Their places in theirs, rising.
+    """
+
+    axes: tuple[int, ...]
+
+    def to_ours(self, tensor: Tensor) -> Tensor:
+        """Drop them."""
+        return tensor.squeeze(self.axes)
+
+    def to_theirs(self, tensor: Tensor) -> Tensor:
+        """Put them in."""
+        for axis in self.axes:
+            tensor = tensor.unsqueeze(axis)
+        return tensor
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Rows lie group by group, in each a few of every part; ours has part by part.
+
+    Attributes:
+        num_groups: Groups, such as key heads.
+        sizes: Rows of each part in one group.
+    """
+
+    num_groups: int
+    sizes: tuple[int, ...]
+
+    def to_ours(self, tensor: Tensor) -> Tensor:
+        """Gather the rows of each part."""
+        groups = tensor.unflatten(0, (self.num_groups, sum(self.sizes)))
+        return torch.cat([part.flatten(0, 1) for part in groups.split(self.sizes, dim=1)])
+
+    def to_theirs(self, tensor: Tensor) -> Tensor:
+        """Deal the rows of each part out to the groups."""
+        parts = tensor.split([self.num_groups * size for size in self.sizes])
+        groups = [
+            part.unflatten(0, (self.num_groups, size))
+            for part, size in zip(parts, self.sizes, strict=True)
+        ]
+        return torch.cat(groups, dim=1).flatten(0, 1)

@@ -11,15 +11,21 @@ import math
 import torch
 from torch import nn
 
-from weft.spec import ModelSpec
+from weft.spec import EncoderSpec, ModelSpec
 
 # Small enough that tied logits start near uniform.
 EMBEDDING_STD = 0.02
-RESIDUAL_OUTPUTS = (".mixer.out.weight", ".ffn.down.weight")
+RESIDUAL_OUTPUTS = (
+    ".mixer.out.weight",
+    ".cross.out.weight",
+    ".ffn.down.weight",
+    ".ffn.experts.down",
+    ".ffn.shared.down.weight",
+)
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
+def init_weights(model: nn.Module, spec: ModelSpec | EncoderSpec, *, seed: int) -> None:
     """Fill every parameter in place; equal seeds give equal weights on every device.
 
     Modules with a method ``init_parameters(generator)`` fill their own direct parameters.

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from weft.core.errors import UnsupportedError
 from weft.nn.attention import Attention
+from weft.nn.latent.attention import LatentAttention
 from weft.nn.mlp import MLP
-from weft.spec import AttentionSpec, FFNSpec, MixerSpec, MLPSpec, NormSpec
+from weft.nn.moe.layer import build_moe
+from weft.nn.recurrent.gated_delta_net import GatedDeltaNet
+from weft.nn.recurrent.kimi_delta import KimiDelta
+from weft.nn.recurrent.linear_attention import LinearAttention
+from weft.nn.recurrent.mamba2 import Mamba2
+from weft.nn.recurrent.rwkv import RWKV, ChannelMix
+from weft.nn.recurrent.short_conv import ShortConv
+from weft.spec import (
+    AttentionSpec,
+    ChannelMixSpec,
+    FFNSpec,
+    GatedDeltaNetSpec,
+    KimiDeltaSpec,
+    LinearAttentionSpec,
+    Mamba2Spec,
+    MixerSpec,
+    MLASpec,
+    MLPSpec,
+    MoESpec,
+    NormSpec,
+    RWKVSpec,
+    ShortConvSpec,
+)
 
 MIXERS: dict[type, type[nn.Module]] = {
     AttentionSpec: Attention,
+    MLASpec: LatentAttention,
+    LinearAttentionSpec: LinearAttention,
+    GatedDeltaNetSpec: GatedDeltaNet,
+    KimiDeltaSpec: KimiDelta,
+    Mamba2Spec: Mamba2,
+    RWKVSpec: RWKV,
+    ShortConvSpec: ShortConv,
 }
-FFNS: dict[type, type[nn.Module]] = {
+FFNS: dict[type, Callable[..., nn.Module]] = {
     MLPSpec: MLP,
+    MoESpec: build_moe,
+    ChannelMixSpec: ChannelMix,
 }
 
 

@@ -1,6 +1,7 @@
 """``StepContext``: what one forward pass knows about its tokens.
 
-T tokens, N query heads, K key-value heads, H head width, R rotary pairs.
+T tokens, N query heads, K key-value heads, H key width, V value width,
+R rotary pairs, A position axes.
 
 The same module runs in training and in the engine; only the context differs. ``packed`` holds
 whole documents side by side that never see each other; ``paged`` continues sequences whose
@@ -9,7 +10,7 @@ earlier keys, values and states live in a ``KVCache``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,18 +19,41 @@ from weft.nn.backends.base import Backend, Recurrence
 from weft.nn.backends.packed import PackedBackend
 from weft.nn.backends.paged import PagedBackend, PagedBatch
 from weft.nn.kv_cache import KVCache
+from weft.nn.latent.tokens import LatentTokens
+from weft.nn.memory import Memory
+from weft.nn.moe.record import RoutingRecord
 from weft.nn.rotary import rotary_tables
-from weft.spec import AttentionSpec, RotarySpec
+from weft.ops import ScoreRule
+from weft.spec import MLASpec, RotarySpec
 
 __all__ = ["PagedBatch", "StepContext", "document_positions"]
 
 
 class StepContext:
-    """Positions and the backend of one forward pass."""
+    """Positions and the backend of one forward pass.
 
-    def __init__(self, positions_T: Tensor, backend: Backend) -> None:
+    Attributes:
+        memory: What an encoder read, for layers with cross attention.
+        relative_bias_NR: The stack's trained bias by distance, set by the stack that has one.
+        axis_positions_AT: Places of the tokens on several axes for rotary specs with sections
+            (M-RoPE); set by the caller, none where the axes coincide.
+        tokens_T: The token ids, set by the stack that embeds them (hash routing reads them).
+        routing: What each mixture of experts decided, by layer.
+        given_experts: Experts each token must use, [T, K] by layer (routing replay); set by the
+            caller, empty where routers choose.
+    """
+
+    def __init__(
+        self, positions_T: Tensor, backend: Backend, *, memory: Memory | None = None
+    ) -> None:
         self.positions_T = positions_T
         self.backend = backend
+        self.memory = memory
+        self.relative_bias_NR: Tensor | None = None
+        self.axis_positions_AT: Tensor | None = None
+        self.tokens_T: Tensor | None = None
+        self.routing: dict[int, RoutingRecord] = {}
+        self.given_experts: Mapping[int, Tensor] = {}
         # Layers share their tables: they are computed once per distinct rotary spec and step.
         self._rotary: dict[tuple[RotarySpec, int], tuple[Tensor, Tensor]] = {}
 
@@ -40,6 +64,7 @@ class StepContext:
         *,
         device: torch.device | str | None = None,
         keep_keys: frozenset[int] = frozenset(),
+        memory: Memory | None = None,
     ) -> StepContext:
         """Return the context of documents of these lengths laid end to end (training).
 
@@ -47,12 +72,14 @@ class StepContext:
         (``ModelSpec.kv_sources``).
         """
         backend = PackedBackend(tuple(lengths), keep_keys)
-        return cls(document_positions(lengths, device=device), backend)
+        return cls(document_positions(lengths, device=device), backend, memory=memory)
 
     @classmethod
-    def paged(cls, cache: KVCache, batch: PagedBatch) -> StepContext:
+    def paged(
+        cls, cache: KVCache, batch: PagedBatch, *, memory: Memory | None = None
+    ) -> StepContext:
         """Return the context of an engine step over a paged cache."""
-        return cls(batch.positions_T, PagedBackend(cache, batch))
+        return cls(batch.positions_T, PagedBackend(cache, batch), memory=memory)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -64,14 +91,20 @@ class StepContext:
         layer: int,
         q_TNH: Tensor,
         k_TKH: Tensor | None,
-        v_TKH: Tensor | None,
-        spec: AttentionSpec,
+        v_TKV: Tensor | None,
+        rule: ScoreRule,
+        *,
+        kv_source: int | None = None,
     ) -> Tensor:
-        """Let each query meet the keys it may see; returns [T, N, H].
+        """Let each query meet the keys it may see; returns [T, N, V].
 
-        Keys and values are none where ``spec.kv_source`` names the layer that computed them.
+        Keys and values are none where ``kv_source`` names the layer that computed them.
         """
-        return self.backend.attend(layer, q_TNH, k_TKH, v_TKH, spec)
+        return self.backend.attend(layer, q_TNH, k_TKH, v_TKV, rule, kv_source)
+
+    def attend_latent(self, layer: int, tokens: LatentTokens, spec: MLASpec) -> Tensor:
+        """Let each query meet the latents it may see; returns [T, N, value width]."""
+        return self.backend.attend_latent(layer, tokens, spec)
 
     def scan(self, layer: int, name: str, recurrence: Recurrence, *inputs_T: Tensor) -> Tensor:
         """Carry the state called ``name`` along each sequence; returns the outputs, [T, ...].
@@ -84,7 +117,9 @@ class StepContext:
         """Return the cosines and sines of this step's positions, each [T, R]."""
         key = (spec, rotary_dim)
         if key not in self._rotary:
-            self._rotary[key] = rotary_tables(spec, rotary_dim, self.positions_T)
+            axes = None if spec.sections is None else self.axis_positions_AT
+            positions = self.positions_T if axes is None else axes
+            self._rotary[key] = rotary_tables(spec, rotary_dim, positions)
         return self._rotary[key]
 
 

@@ -1,4 +1,7 @@
-"""Position vectors that are added to the embedding. T tokens, D model width."""
+"""Position vectors that are added to the embedding, and ALiBi's slopes.
+
+T tokens, D model width, N heads.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,21 @@ def sinusoidal_positions(positions_T: Tensor, dim: int, *, theta: float = 10_000
     exponents_R = torch.arange(0, dim, 2, dtype=torch.float32, device=positions_T.device) / dim
     angles_TR = positions_T.to(torch.float32).unsqueeze(-1) / theta**exponents_R
     return torch.stack([angles_TR.sin(), angles_TR.cos()], dim=-1).flatten(-2)
+
+
+def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> Tensor:
+    """Return the penalty per position of distance of every head, [N], float32.
+
+    A geometric series from 2^(-8 / N) to 2^-8; between powers of two, every other member of the
+    next power's series fills up (Press et al. 2022, arXiv:2108.12409, and its published code).
+
+    >>> alibi_slopes(4).tolist()
+    [0.25, 0.0625, 0.015625, 0.00390625]
+    """
+    power = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 * head / power) for head in range(1, power + 1)]
+    slopes += [2.0 ** (-4.0 * head / power) for head in range(1, 2 * (num_heads - power), 2)]
+    return torch.tensor(slopes, device=device)
 
 
 def build_positions(

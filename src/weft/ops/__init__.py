@@ -5,6 +5,8 @@
 - ``registry.py``    all ops in one tuple; tests hold every implementation to its reference.
 - ``norm/ gated/ rotary/ attention/ loss/``  one folder per op: ``reference.py`` is plain torch
   and obviously right, the files beside it are faster.
+- ``recurrent.py``   the ops that carry a state along sequences: ``linear_attention/ delta/ rwkv/
+  conv/``, each token by token and by chunks; ``mamba/`` explains where state spaces meet them.
 - ``native/``        C kernels, compiled on first use with the system's compiler and loaded with
   ctypes. Where there is no compiler the torch path runs; ``weft doctor`` says which.
 - ``machine.py``     measured limits of this machine, the number of threads,
@@ -15,8 +17,10 @@ switch; so a model's code is the same on every device.
 """
 
 from weft.ops.attention.layout import PagedLayout
+from weft.ops.attention.rule import ScoreRule
 from weft.ops.functional import (
     apply_rotary,
+    grouped_linear,
     linear,
     linear_cross_entropy,
     linear_log_probs,
@@ -27,10 +31,13 @@ from weft.ops.functional import (
     swiglu,
 )
 from weft.ops.linear.rows import pad_rows, stable_num_rows
+from weft.ops.loss.softcap import soft_cap
 
 __all__ = [
     "PagedLayout",
+    "ScoreRule",
     "apply_rotary",
+    "grouped_linear",
     "linear",
     "linear_cross_entropy",
     "linear_log_probs",
@@ -39,6 +46,7 @@ __all__ = [
     "paged_attention",
     "rms_norm",
     "row_log_probs",
+    "soft_cap",
     "stable_num_rows",
     "swiglu",
 ]

@@ -8,6 +8,7 @@ print a share of the machine's bandwidth.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,3 +92,10 @@ class KernelSpec:
 def needs_grad(*tensors: Tensor) -> bool:
     """Return whether autograd would record an op on these tensors."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Switch autocast off inside; the meta device, which only knows shapes, has none."""
+    if device.type == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

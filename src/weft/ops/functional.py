@@ -1,19 +1,23 @@
 """The public ops. T tokens, D width, N query heads, K key-value heads, H head width,
-F inner width, R rotary pairs, S cache slots, V vocabulary.
+F inner width, R rotary pairs, S keys or cache slots, V vocabulary or width of a value head.
 
 Each function checks nothing a model cannot get wrong and hands over to its ``KernelSpec``.
 """
 
 from __future__ import annotations
 
+from operator import le
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
+from weft.ops.attention.rule import ScoreRule
 from weft.ops.loss.chunked import NO_TOKEN
 from weft.ops.loss.rows import softmax_stats
 from weft.ops.registry import (
+    GROUPED_LINEAR,
     LINEAR,
     LINEAR_CROSS_ENTROPY,
     LINEAR_LOG_PROBS,
@@ -28,6 +32,24 @@ from weft.ops.registry import (
 def linear(x_TD: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """Return ``x W^T + b``, [..., F], under autocast in its type."""
     return LINEAR(x_TD, weight_FD, bias_F)
+
+
+def grouped_linear(
+    x_AD: Tensor, weight_EFD: Tensor, bias_EF: Tensor | None, counts_E: Tensor
+) -> Tensor:
+    """Map rows sorted by expert, each by its expert's matrix, [A, F], under autocast in its type.
+
+    The first ``counts_E[0]`` of the A rows belong to expert 0, the next to expert 1, and so on.
+
+    Source: Gale et al. 2022, arXiv:2211.15841 (dropless mixtures of experts).
+    """
+    device = x_AD.device.type
+    if x_AD.is_meta or not torch.is_autocast_enabled(device):
+        return GROUPED_LINEAR(x_AD, weight_EFD, bias_EF, counts_E)
+    dtype = torch.get_autocast_dtype(device)
+    bias_EF = None if bias_EF is None else bias_EF.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return GROUPED_LINEAR(x_AD.to(dtype), weight_EFD.to(dtype), bias_EF, counts_E)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -64,39 +86,39 @@ def apply_rotary(
 
 def packed_attention(
     q_TNH: Tensor,
-    k_TKH: Tensor,
-    v_TKH: Tensor,
+    k_SKH: Tensor,
+    v_SKV: Tensor,
     lengths: tuple[int, ...],
+    rule: ScoreRule,
     *,
-    scale: float,
-    window: int | None = None,
+    key_lengths: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Attend causally inside each document of a packed batch, [T, N, H].
+    """Attend inside each document of a packed batch, [T, N, V].
 
-    ``lengths`` are the documents' lengths and sum to T; ``window`` is how many positions a
-    token sees, itself included. Query head n reads key-value head ``n // (N / K)``.
+    ``lengths`` are the documents' numbers of queries and sum to T, ``key_lengths`` of keys and
+    sum to S: none means as many, others are for attention to another sequence or to a memory
+    before the queries. A causal rule needs no fewer keys than queries. ``rule`` says what scores
+    become. Query head n reads key-value head ``n // (N / K)``; values may have another width than
+    keys.
     """
+    key_lengths = lengths if key_lengths is None else key_lengths
     assert sum(lengths) == q_TNH.shape[0], (lengths, q_TNH.shape)
-    return PACKED_ATTENTION(q_TNH, k_TKH, v_TKH, lengths, scale, window)
+    assert sum(key_lengths) == k_SKH.shape[0], (key_lengths, k_SKH.shape)
+    assert not rule.causal or all(map(le, lengths, key_lengths)), (lengths, key_lengths)
+    return PACKED_ATTENTION(q_TNH, k_SKH, v_SKV, lengths, key_lengths, rule)
 
 
 def paged_attention(
-    q_TNH: Tensor,
-    k_SKH: Tensor,
-    v_SKH: Tensor,
-    layout: PagedLayout,
-    *,
-    scale: float,
-    window: int | None = None,
+    q_TNH: Tensor, k_SKH: Tensor, v_SKV: Tensor, layout: PagedLayout, rule: ScoreRule
 ) -> Tensor:
-    """Attend from each sequence's new tokens to its cached positions, [T, N, H].
+    """Attend from each sequence's new tokens to its cached positions, [T, N, V].
 
-    Inference only. The step's own keys and values must already be in the cache
-    [num_slots, K, H].
+    The step's own keys and values must already be in the cache: [num_slots, K, H] and
+    [num_slots, K, V]. ``rule`` says what scores become.
 
     Source: Kwon et al. 2023, arXiv:2309.06180.
     """
-    return PAGED_ATTENTION(q_TNH, k_SKH, v_SKH, layout, scale, window)
+    return PAGED_ATTENTION(q_TNH, k_SKH, v_SKV, layout, rule)
 
 
 def linear_cross_entropy(
@@ -106,13 +128,15 @@ def linear_cross_entropy(
     *,
     chunk_size: int = 512,
     ignore_index: int = -100,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (summed negative log-likelihood in nats, number of labels that count).
 
     Both are scalars on the device: float32 (float64 for float64 input) and int64. Logits
-    exist for ``chunk_size`` tokens at a time and softmax is float32.
+    exist for ``chunk_size`` tokens at a time and softmax is float32. ``softcap`` squeezes the
+    logits first (``soft_cap``).
     """
-    return LINEAR_CROSS_ENTROPY(hidden_TD, weight_VD, labels_T, chunk_size, ignore_index)
+    return LINEAR_CROSS_ENTROPY(hidden_TD, weight_VD, labels_T, chunk_size, ignore_index, softcap)
 
 
 def row_log_probs(logits_TV: Tensor, targets_T: Tensor, scale_T: Tensor) -> Tensor:
@@ -131,9 +155,11 @@ def linear_log_probs(
     *,
     temperature: float = 1.0,
     chunk_size: int = 512,
+    softcap: float | None = None,
 ) -> Tensor:
     """Return the log-probability of each target under softmax(logits / temperature), [T].
 
-    Float32 and differentiable; logits exist for ``chunk_size`` tokens at a time.
+    Float32 and differentiable; logits exist for ``chunk_size`` tokens at a time. ``softcap``
+    squeezes them before the temperature divides them.
     """
-    return LINEAR_LOG_PROBS(hidden_TD, weight_VD, targets_T, temperature, chunk_size)
+    return LINEAR_LOG_PROBS(hidden_TD, weight_VD, targets_T, temperature, chunk_size, softcap)

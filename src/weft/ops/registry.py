@@ -6,18 +6,24 @@ import torch
 from torch import Tensor
 
 from weft.ops.attention import native as attention_native
-from weft.ops.attention import native_packed, packed, paged
+from weft.ops.attention import native_packed, packed, padded, paged
 from weft.ops.attention import reference as attention_reference
 from weft.ops.attention.layout import PagedLayout
+from weft.ops.attention.rule import ScoreRule
 from weft.ops.dispatch import Implementation, KernelSpec, Tolerance
 from weft.ops.gated import native as gated_native
 from weft.ops.gated import reference as gated_reference
+from weft.ops.grouped import device as grouped_device
+from weft.ops.grouped import loop as grouped_loop
+from weft.ops.grouped import reference as grouped_reference
+from weft.ops.grouped import shapes as grouped_shapes
 from weft.ops.linear import onednn
 from weft.ops.linear import reference as linear_reference
 from weft.ops.loss import chunked
 from weft.ops.loss import reference as loss_reference
 from weft.ops.norm import native as norm_native
 from weft.ops.norm import reference as norm_reference
+from weft.ops.recurrent import RECURRENT_KERNELS
 from weft.ops.rotary import native as rotary_native
 from weft.ops.rotary import reference as rotary_reference
 
@@ -35,11 +41,34 @@ def _paged_bytes(q: Tensor, k: Tensor, v: Tensor, layout: PagedLayout, *_: objec
     return sum(layout.context_lengths) * per_slot + 2 * _traffic(q)
 
 
+def _packed_flops(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: tuple[int, ...],
+    key_lengths: tuple[int, ...],
+    rule: ScoreRule,
+) -> int:
+    pairs = zip(lengths, key_lengths, strict=True)
+    scores = sum(t * (2 * s - t + 1) // 2 if rule.causal else t * s for t, s in pairs)
+    return 2 * q.shape[1] * (q.shape[2] + v.shape[2]) * scores
+
+
 LINEAR = KernelSpec(
     "linear",
     linear_reference.linear,
     (Implementation("onednn", onednn.linear, onednn.accepts),),
     num_flops=lambda x, weight, bias: 2 * x.shape[0] * weight.numel(),
+)
+GROUPED_LINEAR = KernelSpec(
+    "grouped_linear",
+    grouped_reference.grouped_linear,
+    (
+        Implementation("grouped_mm", grouped_device.grouped_linear, grouped_device.accepts),
+        Implementation("shapes", grouped_shapes.grouped_linear, grouped_shapes.accepts),
+        Implementation("loop", grouped_loop.grouped_linear, grouped_loop.accepts),
+    ),
+    num_flops=lambda x, weight, bias, counts: 2 * x.shape[0] * weight[0].numel(),
 )
 RMS_NORM = KernelSpec(
     "rms_norm",
@@ -64,11 +93,10 @@ PACKED_ATTENTION = KernelSpec(
     attention_reference.packed_attention,
     (
         Implementation("native", native_packed.packed_attention, native_packed.accepts),
+        Implementation("padded", padded.packed_attention, padded.accepts),
         Implementation("grouped", packed.packed_attention, _always),
     ),
-    num_flops=lambda q, k, v, lengths, scale, window: (
-        2 * q.shape[1] * q.shape[2] * sum(n * (n + 1) for n in lengths)
-    ),
+    num_flops=_packed_flops,
 )
 PAGED_ATTENTION = KernelSpec(
     "paged_attention",
@@ -101,6 +129,7 @@ LINEAR_LOG_PROBS = KernelSpec(
 
 KERNELS: tuple[KernelSpec, ...] = (
     LINEAR,
+    GROUPED_LINEAR,
     RMS_NORM,
     SWIGLU,
     ROTARY,
@@ -108,4 +137,5 @@ KERNELS: tuple[KernelSpec, ...] = (
     PAGED_ATTENTION,
     LINEAR_CROSS_ENTROPY,
     LINEAR_LOG_PROBS,
+    *RECURRENT_KERNELS,
 )

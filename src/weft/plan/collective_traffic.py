@@ -178,7 +178,10 @@ def _halving_doubling(num_ranks: int) -> Iterator[list[Transfer]]:
         spans, distance = kept, distance // 2
     distance = 1
     while distance < num_ranks:
-        yield [Transfer(rank, rank ^ distance, *span, False) for rank, span in enumerate(spans)]
+        yield [
+            Transfer(rank, rank ^ distance, low, high, False)
+            for rank, (low, high) in enumerate(spans)
+        ]
         spans = [
             (min(low, spans[rank ^ distance][0]), max(high, spans[rank ^ distance][1]))
             for rank, (low, high) in enumerate(spans)
@@ -229,9 +232,9 @@ def _root(low: int, high: int) -> int:
     return low + half - 1
 
 
-def _together(parts: Iterator[list[list[Transfer]]] | list[list[list[Transfer]]]) -> (
-    list[list[Transfer]]
-):
+def _together(
+    parts: Iterator[list[list[Transfer]]] | list[list[list[Transfer]]],
+) -> list[list[Transfer]]:
     """Run independent schedules side by side."""
     schedules = list(parts)
     return [

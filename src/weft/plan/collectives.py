@@ -192,7 +192,7 @@ def send_seconds(num_bytes: float, cluster: Cluster, *, stride: int = 1) -> floa
 
 def _flat(kind: Kind, num_bytes: float, num_ranks: int, link: Link, *, inner: bool) -> Choice:
     allowed = _INNER_CHOICES if inner else _OUTER_CHOICES
-    names = [name for name in ALGORITHMS[kind] if name in allowed]
+    names: list[Algorithm] = [name for name in ALGORITHMS[kind] if name in allowed]
     if inner and kind == "all_reduce":
         names = ["ring"]
     best = min(names, key=lambda name: algorithm_seconds(kind, name, num_ranks, num_bytes, link))

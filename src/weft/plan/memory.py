@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 from weft.core.console import format_bytes
-from weft.core.errors import ResourceError
+from weft.core.errors import ConfigError, ResourceError, did_you_mean
+from weft.plan.activations import ffn_activations, mixer_activations, rotary_width
 from weft.plan.parameters import count_parameters
-from weft.spec import ModelSpec
+from weft.spec import AttentionSpec, MixerSpec, ModelSpec, StateSpec
 
 Precision = Literal["float32", "bfloat16"]
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
+# Quantised index keys have one float32 factor per this many numbers (DeepSeek-V3.2-Exp).
+INDEX_BLOCK = 128
 
 # Numbers kept per parameter besides weight and gradient.
 OPTIMIZER_STATES = {"sgd": 1, "muon_adamw": 1, "adamw": 2}
@@ -99,32 +104,128 @@ def training_memory(
 def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
     """Return the bytes per token that the backward pass keeps, without recomputation.
 
-    Per layer: the inputs of both norms (float32) and one number of statistics each; their outputs;
-    queries, keys and values before and keys and queries after rotation; the attention's output and
-    log-sum-exp per head; gate, up and their product. In bfloat16 everything but the residual
-    stream and the statistics takes two bytes. Counted for the C kernels; where torch's own
-    formulas run in their place, they keep 1.3 to 1.6 times as much.
+    Per layer: the inputs of the norms (float32) and one number of statistics each; their outputs;
+    what the mixer and the feed-forward part keep (``weft.plan.activations``). In bfloat16
+    everything but the residual stream and the statistics takes two bytes. Counted for the C
+    kernels; where torch's own formulas run in their place, they keep 1.3 to 1.6 times as much.
     """
     small = BYTES[precision]
-    rotary_dims = {layer.mixer.rotary_dim for layer in spec.layers}
+    rotary_dims = {rotary_width(layer.mixer) for layer in spec.layers}
     # The final norm's input, statistics and output, positions, one pair of tables per width.
     total = (4 + small) * spec.dim + 4 + 8 + sum(4 * dim for dim in rotary_dims)
-    for layer in spec.layers:
-        mixer, ffn = layer.mixer, layer.ffn
-        inner = ffn.hidden_dim * (2 if ffn.gated else 1)
-        rotated = mixer.query_dim + mixer.kv_dim if mixer.rotary is not None else 0
-        total += 4 * (2 * spec.dim + 2 + mixer.num_heads)
-        total += small * 2 * spec.dim
-        total += small * (2 * mixer.query_dim + 2 * mixer.kv_dim + rotated)
-        total += small * (inner + ffn.hidden_dim)
+    for layer, count in Counter(spec.layers).items():
+        kept = mixer_activations(layer.mixer, spec.dim)
+        branches = 1 + (layer.ffn is not None)
+        if layer.ffn is not None:
+            kept += ffn_activations(layer.ffn, spec.dim)
+        wide = kept.float32 + branches * (spec.dim + 1)
+        total += count * (4 * wide + small * (kept.model + branches * spec.dim))
     return total
 
 
-def kv_bytes_per_token(spec: ModelSpec, *, dtype: str = "float32") -> int:
-    """Return the cache bytes one token takes over all layers."""
-    return spec.cache_values_per_token * BYTES[dtype]
+def kv_bytes_per_token(
+    spec: ModelSpec, *, dtype: str = "float32", index_dtype: str | None = None
+) -> int:
+    """Return the cache bytes one token takes over all layers.
+
+    Args:
+        spec: The model.
+        dtype: Of keys, values and latents.
+        index_dtype: Of an indexer's keys; none means ``dtype``. Keys of one byte have a float32
+            factor per 128 numbers.
+    """
+    layers = Counter(layer.mixer for layer in spec.layers)
+    return sum(
+        count * mixer_kv_bytes(mixer, dtype=dtype, index_dtype=index_dtype)
+        for mixer, count in layers.items()
+    )
+
+
+def mixer_kv_bytes(
+    mixer: MixerSpec,
+    *,
+    dtype: str = "float32",
+    index_dtype: str | None = None,
+    tensor_parallel: int = 1,
+) -> int:
+    """Return the cache bytes one token takes in one layer on one device.
+
+    Heads are divided between ``tensor_parallel`` devices, each of which has at least one; a latent
+    has none and is held by all.
+    """
+    total = 0
+    for name, shape in mixer.token_cache.items():
+        values = math.prod(shape)
+        if isinstance(mixer, AttentionSpec):
+            values = values // shape[0] * max(1, shape[0] // tensor_parallel)
+        kind = (index_dtype or dtype) if name == "index_keys" else dtype
+        total += values * element_bytes(kind)
+        if name == "index_keys" and element_bytes(kind) == 1:
+            total += 4 * -(-values // INDEX_BLOCK)
+    return total
+
+
+def state_bytes_per_sequence(
+    spec: ModelSpec, *, dtype: str = "float32", state_dtype: str | None = None
+) -> int:
+    """Return the bytes of one sequence's recurrent states over all layers, whatever its length.
+
+    Args:
+        spec: The model.
+        dtype: Of the model.
+        state_dtype: Of states that the engine keeps in float32; none means float32.
+    """
+    states = [state for layer in spec.layers for state in layer.states.values()]
+    return sum(_state_bytes(state, dtype, state_dtype) for state in states)
+
+
+def mixer_state_bytes(
+    mixer: MixerSpec,
+    *,
+    dtype: str = "float32",
+    state_dtype: str | None = None,
+    tensor_parallel: int = 1,
+) -> int:
+    """Return the bytes of one sequence's states in one layer on one device, heads divided."""
+    states = mixer.states.values()
+    return sum(_state_bytes(state, dtype, state_dtype) for state in states) // tensor_parallel
+
+
+def crossover_tokens(state_bytes: int, bytes_per_token: int) -> int:
+    """Return the length from which a cache that grows takes at least as much as a state.
+
+    >>> crossover_tokens(1_097_728, 2_048)
+    536
+    """
+    return -(-state_bytes // bytes_per_token)
+
+
+def element_bytes(dtype: str) -> int:
+    """Return the bytes of one number.
+
+    Raises:
+        ConfigError: an unknown element type.
+    """
+    if dtype not in BYTES:
+        raise ConfigError(f"there is no element type {dtype!r}", fix=did_you_mean(dtype, BYTES))
+    return BYTES[dtype]
+
+
+def _state_bytes(state: StateSpec, dtype: str, state_dtype: str | None) -> int:
+    kind = dtype if state.dtype == "model" else (state_dtype or "float32")
+    return state.num_values * element_bytes(kind)
 
 
 def num_kv_blocks(spec: ModelSpec, *, memory_bytes: int, block_size: int, dtype: str) -> int:
-    """Return how many whole blocks of the cache fit into ``memory_bytes``."""
-    return memory_bytes // (kv_bytes_per_token(spec, dtype=dtype) * block_size)
+    """Return how many whole blocks of the cache fit into ``memory_bytes``.
+
+    Raises:
+        ConfigError: the model keeps nothing per token.
+    """
+    per_token = kv_bytes_per_token(spec, dtype=dtype)
+    if per_token == 0:
+        raise ConfigError(
+            f"a {spec.family} model of recurrent layers keeps nothing per token",
+            fix="size its states instead (state_bytes_per_sequence)",
+        )
+    return memory_bytes // (per_token * block_size)

@@ -1,6 +1,8 @@
 """Floor 10: complete configurations as Python functions.
 
 - ``jobs.py``        what a verb needs besides its algorithm's configuration: the input folders.
+- ``moe.py``         experts, and their comparison with a dense model of equal active parameters.
+- ``translation.py`` machine translation, and the course's Transformer.
 - ``quickstart.py``  the quick start: how a number of minutes becomes five configurations.
 
 ``RECIPES`` lists them by name; building one imports what it configures, listing them does not.
@@ -50,9 +52,19 @@ RECIPES: dict[str, Recipe] = {
         "a 10M-parameter Qwen3-shaped decoder, hours on a CPU",
         "weft.recipes.jobs:pretrain_10m",
     ),
+    "pretrain-moe": Recipe(
+        "train",
+        "8 experts, 2 per token, as many active parameters as pretrain",
+        "weft.recipes.moe:pretrain_moe",
+    ),
     "sft": Recipe("sft", "fine-tune on a generated task or chats", "weft.recipes.jobs:sft"),
     "grpo": Recipe("grpo", "GRPO on a task with checkable answers", "weft.recipes.jobs:grpo"),
     "eval": Recipe("eval", "bits per byte and exact match", "weft.recipes.jobs:evaluation"),
+    "translation": Recipe(
+        "translate train",
+        "an encoder-decoder for sentence pairs, half an hour on two CPU cores",
+        "weft.recipes.translation:translation",
+    ),
     "quickstart": Recipe(
         "quickstart",
         "raw text to a chat in the browser in ten minutes",

@@ -2,9 +2,13 @@
 
 - ``run_view.py``  reads a run directory: configuration, environment, events, results, sub-runs.
 - ``svg.py``       line charts as inline SVG that follow the page's light or dark colours.
+- ``heat_map.py``  heat maps of the same kind; ``routing.py`` draws the use of experts with them.
 - ``html.py``      the page: escaping, style, tables, details.
 - ``sections.py``  what a report shows, each section made only when its data is there.
 - ``write.py``     ``write_report(folder)``.
+- ``model_page.py``  a model's module tree as an interactive page (``weft model show --html``); its
+  style and script lie in ``static`` and are put into the page.
 
-A report has no external asset and no script; it can be mailed and opened years later.
+No page has an external asset, and a report has no script; both can be mailed and opened years
+later.
 """

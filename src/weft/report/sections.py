@@ -15,12 +15,16 @@ from weft.report.svg import Series, line_chart
 CHARTS: tuple[tuple[str, str], ...] = (
     ("Loss (nats per token)", "loss"),
     ("Bits per byte", "bits_per_byte"),
+    ("Loss without smoothing (nats per token)", "nll"),
+    ("BLEU", "bleu"),
     ("Reward", "reward"),
     ("Trainer against engine, largest log-prob difference", "mismatch_max_abs"),
     ("KL to the start of the run", "reference_kl"),
     ("Entropy (nats per token)", "entropy"),
     ("Tokens per second", "tokens_per_s"),
     ("Drawn tokens per second", "rollout_tokens_per_s"),
+    ("Expert load imbalance, mean over layers", "imbalance"),
+    ("Balancing losses", "balance_loss"),
     ("Gradient norm", "grad_norm"),
     ("Learning rate", "lr"),
 )

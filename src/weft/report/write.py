@@ -7,6 +7,7 @@ from pathlib import Path
 from weft.core.console import format_duration
 from weft.core.files import read_json, write_atomic
 from weft.report import html, sections
+from weft.report.routing import comparison, routing
 from weft.report.run_view import RunView, load_run
 
 TINY_MODEL_NOTE = (
@@ -33,12 +34,14 @@ def render_html(run: RunView) -> str:
     summary = run.results.get("summary", {})
     corpus = run.path / "corpus" / "manifest.json"
     parts = [html.section("Result", sections.headline(summary), _tiny_note(run))]
+    parts.append(html.section("Side by side", comparison(summary)))
     parts.append(html.section("Before and after", sections.before_after(summary)))
     parts.append(html.section("Predicted and measured", sections.predicted_measured(summary)))
     parts.append(html.section("Evaluation", sections.evaluation(run.results)))
     for name, part in {"": run, **run.parts}.items():
         title = name or "Curves"
         parts.append(html.section(title, sections.charts(part)))
+        parts.append(html.section(f"{title}: use of experts", routing(part)))
         parts.append(html.section(f"{title}: samples over time", sections.samples(part)))
     if corpus.exists():
         parts.append(html.section("Corpus", sections.corpus(read_json(corpus))))

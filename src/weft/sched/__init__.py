@@ -12,6 +12,7 @@ the result. Clock and runner are arguments, so the planner runs the very schedul
 - ``manager``: block tables of sequences: match, allocate, commit, truncate, free.
 - ``blocks``: reference counts and the free list that doubles as the cache.
 - ``prefix``: hash-chained blocks, one structure seen as hash map and as radix tree.
+- ``pipeline``: training schedules as data: who computes which micro batch when.
 - ``slots``, ``sizing``: block table to slot numbers; memory to number of blocks.
 
 Why phase-free: a plan says how many tokens of which request, and nothing else. Chunked prefill,

@@ -28,7 +28,7 @@ class BlockTable:
     Attributes:
         salt: Prefixes are shared only among equal salts.
         adapter: And equal adapters.
-        blocks: Physical blocks in order of position.
+        blocks: Physical blocks in order of position; in a ring they repeat.
         num_committed: How many of them, from the start, are in the prefix tree.
         weight_version: Of the weights that computed them.
         keys: Chained keys of full blocks, as far as they were needed; `keys[0]` is the root.
@@ -43,11 +43,29 @@ class BlockTable:
 
 
 class KVManager:
-    """Gives blocks to sequences and takes them back, reusing computed prefixes."""
+    """Gives blocks to sequences and takes them back, reusing computed prefixes.
 
-    def __init__(self, num_blocks: int, block_size: int, *, enable_prefix_cache: bool = True):
+    Args:
+        num_blocks: Size of the pool.
+        block_size: Positions per block.
+        enable_prefix_cache: Keep full blocks for sequences that begin alike.
+        ring_blocks: Most blocks of one sequence: longer ones write over their oldest block, which
+            no layer sees any more (rolling buffer, Jiang et al. 2023, arXiv:2310.06825). What is
+            written over cannot be kept for others, so a ring excludes the prefix cache.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        enable_prefix_cache: bool = True,
+        ring_blocks: int | None = None,
+    ) -> None:
+        assert ring_blocks is None or not enable_prefix_cache
         self.block_size = block_size
         self.enable_prefix_cache = enable_prefix_cache
+        self.ring_blocks = ring_blocks
         self.weight_version = 0
         self.pool = BlockPool(num_blocks)
         self.tree = PrefixTree()
@@ -67,13 +85,15 @@ class KVManager:
         """
         assert not table.blocks, "the table already has blocks"
         cached = self._match(table, tokens)
-        num_new = self.num_blocks_for(len(tokens)) - len(cached)
+        num_blocks = self.num_blocks_for(len(tokens))
+        num_new = self._num_held(num_blocks) - len(cached)
         num_revived = sum(1 for block in cached if self.pool.num_references(block) == 0)
         if self.pool.num_free - num_revived - num_new < reserve:
             return None
         for block in cached:
             self.pool.acquire(block)
-        table.blocks = (*cached, *(self._allocate() for _ in range(num_new)))
+        table.blocks = tuple(cached)
+        self._extend(table, num_blocks)
         table.num_committed = len(cached)
         return len(cached) * self.block_size
 
@@ -81,10 +101,10 @@ class KVManager:
         """Extend a table to `num_tokens` positions; False (and nothing changed) if none is free."""
         if num_tokens <= len(table.blocks) * self.block_size:
             return True
-        num_new = self.num_blocks_for(num_tokens) - len(table.blocks)
-        if num_new > self.pool.num_free:
+        num_blocks = self.num_blocks_for(num_tokens)
+        if self._num_held(num_blocks) - len(self._held(table)) > self.pool.num_free:
             return False
-        table.blocks += tuple(self._allocate() for _ in range(num_new))
+        self._extend(table, num_blocks)
         return True
 
     def commit(self, table: BlockTable, tokens: Sequence[int], num_computed: int) -> None:
@@ -106,12 +126,12 @@ class KVManager:
         """Give back the blocks beyond `num_tokens` positions; those in the tree must remain."""
         keep = self.num_blocks_for(num_tokens)
         assert num_tokens >= table.num_committed * self.block_size
-        self._release(table.blocks[keep:])
+        self._release(self._held(table)[keep:])
         table.blocks = table.blocks[:keep]
 
     def free(self, table: BlockTable) -> None:
         """Give everything back. What is in the prefix tree stays there until it is needed."""
-        self._release(table.blocks)
+        self._release(self._held(table))
         table.blocks = ()
         table.num_committed = 0
 
@@ -128,7 +148,7 @@ class KVManager:
         tables = list(tables)
         self.pool.check()
         self.tree.check()
-        held = Counter(block for table in tables for block in table.blocks)
+        held = Counter(block for table in tables for block in self._held(table))
         for block in range(self.pool.num_blocks):
             assert self.pool.num_references(block) == held[block], f"block {block} leaks"
         for table in tables:
@@ -142,7 +162,9 @@ class KVManager:
                 assert order[node.block] < order[node.parent.block], "a leaf is evicted late"
 
     def _check_table(self, table: BlockTable) -> None:
-        assert len(set(table.blocks)) == len(table.blocks)
+        held = self._held(table)
+        assert len(set(held)) == len(held)
+        assert all(block == held[i % len(held)] for i, block in enumerate(table.blocks))
         assert table.num_committed <= len(table.blocks)
         if table.weight_version != self.weight_version:
             return
@@ -176,6 +198,20 @@ class KVManager:
             self.pool.acquire(block)
             self.pool.release(own, keep=False)
             table.blocks = (*table.blocks[:index], block, *table.blocks[index + 1 :])
+
+    def _num_held(self, num_blocks: int) -> int:
+        return num_blocks if self.ring_blocks is None else min(num_blocks, self.ring_blocks)
+
+    def _held(self, table: BlockTable) -> tuple[int, ...]:
+        """Return the blocks of a table, each once."""
+        return table.blocks[: self._num_held(len(table.blocks))]
+
+    def _extend(self, table: BlockTable, num_blocks: int) -> None:
+        """Lengthen a table to `num_blocks` entries, with new blocks until the ring is closed."""
+        held = self._held(table)
+        num_new = self._num_held(num_blocks) - len(held)
+        held += tuple(self._allocate() for _ in range(num_new))
+        table.blocks = tuple(held[i % len(held)] for i in range(num_blocks))
 
     def _allocate(self) -> int:
         block = self.pool.allocate()

@@ -76,12 +76,15 @@ class StepPlan:
         items: What to compute, single-token items first; each sequence at most once.
         new: Sequences that appear in `items` for the first time.
         finished: Ids the runner may forget; never in `items` of this or a later plan.
+        preempted: Ids that gave way in this step; not in its `items`. They start again later from
+            position 0 or behind a cached prefix, so the runner may drop all but their tokens.
     """
 
     step: int
     items: tuple[StepItem, ...] = ()
     new: tuple[NewSequence, ...] = ()
     finished: tuple[int, ...] = ()
+    preempted: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:

@@ -55,7 +55,10 @@ class Scheduler:
         self.config = config
         self.eos_ids = tuple(eos_ids)
         self.kv = KVManager(
-            config.num_blocks, config.block_size, enable_prefix_cache=config.enable_prefix_cache
+            config.num_blocks,
+            config.block_size,
+            enable_prefix_cache=config.enable_prefix_cache,
+            ring_blocks=config.ring_blocks,
         )
         self._sequences: dict[str, Sequence] = {}
         self._waiting = RankedQueue()
@@ -63,6 +66,7 @@ class Scheduler:
         self._deadlines: list[tuple[float, int, str]] = []
         self._in_flight: dict[int, Sequence] = {}
         self._forgettable: list[int] = []
+        self._preempted: list[int] = []
         self._timed_out: list[SequenceUpdate] = []
         self._counters = Counters()
         self._endings = EndingRate()
@@ -148,16 +152,18 @@ class Scheduler:
         assert not self._in_flight, "the last step is not settled"
         self._now_s = now_s
         self._end_overdue()
-        num_preemptions = self._counters.num_preemptions
+        self._preempted.clear()
         items, num_left = self._continue_running()
         new: list[NewSequence] = []
         # Whoever had to give way just now would be the first to come back and thrash.
-        if num_preemptions == self._counters.num_preemptions:
+        if not self._preempted:
             self._admit(items, new, num_left)
         assert items or not self._sequences, "work waits but none of it can be scheduled"
         finished = tuple(self._forgettable)
         self._forgettable.clear()
-        plan = StepPlan(self._step, tuple(items), tuple(new), finished)
+        plan = StepPlan(
+            self._step, tuple(items), tuple(new), finished, preempted=tuple(self._preempted)
+        )
         self._step += 1
         return plan
 
@@ -291,6 +297,7 @@ class Scheduler:
         sequence.num_computed = 0
         sequence.phase = Phase.WAITING
         self._waiting.add(sequence)
+        self._preempted.append(sequence.id)
         self._counters.num_preemptions += 1
 
     def _admit(self, items: list[StepItem], new: list[NewSequence], num_left: int) -> None:

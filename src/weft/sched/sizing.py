@@ -39,6 +39,17 @@ def kv_pool_bytes(
     return int(total_bytes * utilization - used_bytes - peak_bytes + current_bytes)
 
 
+def num_ring_blocks(window: int, max_chunk: int, block_size: int) -> int:
+    """Return the blocks a sequence needs at any length, if no layer looks back further.
+
+    What the first of `max_chunk` tokens of a step still sees must outlive the last one's write.
+
+    >>> num_ring_blocks(window=4096, max_chunk=2048, block_size=16)
+    384
+    """
+    return -(-(window - 1 + max_chunk) // block_size)
+
+
 def num_kv_blocks(pool_bytes: int, block_bytes: int) -> int:
     """Return how many whole blocks fit.
 

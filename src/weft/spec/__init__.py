@@ -2,10 +2,14 @@
 
 A ``ModelSpec`` is the one definition that is built (``weft.models``), counted (``weft.plan``),
 converted (``weft.checkpoint``) and served (``weft.engine``). Nothing here imports torch.
+
+``families`` translates ``config.json``, ``zoo`` has those of published models by name, and ``lint``
+remarks on sizes that hardware or experience speaks against.
 """
 
 from weft.spec.attention import AttentionSpec
 from weft.spec.cache import CacheKinds, StateSpec
+from weft.spec.encoder import EncoderDecoderSpec, EncoderSpec, PoolingSpec
 from weft.spec.ffn import ChannelMixSpec, MLPSpec, MoESpec, RouterSpec
 from weft.spec.hardware import HardwareSpec
 from weft.spec.latent import IndexerSpec, MLASpec
@@ -29,12 +33,15 @@ from weft.spec.rotary import (
     SinusoidalPositions,
 )
 from weft.spec.sampling import SamplingParams
-from weft.spec.shape import ModelShape
+from weft.spec.shape import ExpertShape, ModelShape
 
 __all__ = [
     "AttentionSpec",
     "CacheKinds",
     "ChannelMixSpec",
+    "EncoderDecoderSpec",
+    "EncoderSpec",
+    "ExpertShape",
     "FFNSpec",
     "FinishReason",
     "GatedDeltaNetSpec",
@@ -53,6 +60,7 @@ __all__ = [
     "ModelSpec",
     "NormSpec",
     "ParallelSpec",
+    "PoolingSpec",
     "PositionSpec",
     "RWKVSpec",
     "RelativeBiasSpec",

@@ -26,7 +26,8 @@ class AttentionSpec(CacheKinds):
         out_bias: Whether the output projection has a bias.
         qk_norm: Normalise queries and keys before the rotation: "head" each head alone (Qwen3),
             "all_heads" all heads as one vector (OLMo-2, MiniMax-M2).
-        window: A token sees this many positions including itself; none means all.
+        window: A token sees this many positions including itself, and as many later ones where it
+            is not causal; none means all.
         scale: Factor on the scores; none means head_dim ** -0.5.
         softcap: Scores become softcap * tanh(score / softcap) (Gemma 2).
         sinks: A trained score per head joins the softmax and takes no value (gpt-oss).
@@ -69,8 +70,12 @@ class AttentionSpec(CacheKinds):
                 f"rotary positions need an even width, not {self.rotary_dim}",
                 fix="choose an even head_dim",
             )
+        if self.rotary_dim > self.head_dim:
+            raise ConfigError(f"{self.rotary_dim} dimensions of {self.head_dim} cannot rotate")
         if self.window is not None and self.window < 1:
             raise ConfigError(f"window is {self.window}; it must be at least 1 or none")
+        if self.softcap is not None and self.softcap <= 0.0:
+            raise ConfigError(f"softcap is {self.softcap}; it must be above 0 or none")
 
     @property
     def query_dim(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from weft.core.errors import ConfigError
 from weft.spec.cache import CacheKinds
-from weft.spec.rotary import RotarySpec
+from weft.spec.rotary import RotarySpec, yarn_mscale
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,18 @@ class IndexerSpec:
         num_heads: Index query heads.
         head_dim: Width of an index head; all share one index key per token.
         top_k: Positions each query keeps.
+        rotary_layout: How the first ``rope_head_dim`` dimensions of index queries and keys pair
+            up: "half" in DeepSeek-V3.2, "interleaved" in GLM-5.
     """
 
     num_heads: int
     head_dim: int
     top_k: int
+    rotary_layout: Literal["half", "interleaved"] = "half"
+
+    def __post_init__(self) -> None:
+        if min(self.num_heads, self.head_dim, self.top_k) < 1:
+            raise ConfigError(f"an indexer needs positive sizes: {self}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ class MLASpec(CacheKinds):
         query_latent_dim: Width of the query's latent; none projects queries directly.
         rotary: Positions of the rotated part.
         bias: Whether the down and output projections have a bias.
-        scale: Factor on the scores; none means (P + R) ** -0.5.
+        scale: Factor on the scores; none means (P + R) ** -0.5, times the square of YaRN's
+            sharpening where ``rotary`` gives one.
         latent_norm_eps: Of the norms of both latents; none means the model's.
         indexer: Sparse selection of positions; none attends to all.
         output_gate: Multiply the result by a sigmoid of the input (gated MLA).
@@ -66,6 +75,13 @@ class MLASpec(CacheKinds):
         sizes = (self.num_heads, self.kv_latent_dim, self.nope_head_dim, self.value_head_dim)
         if min(sizes) < 1 or self.rope_head_dim < 0 or self.rope_head_dim % 2:
             raise ConfigError(f"latent attention needs positive sizes, an even rope width: {self}")
+        if self.indexer is None:
+            return
+        if self.query_latent_dim is None or self.indexer.head_dim < self.rope_head_dim:
+            raise ConfigError(
+                "an indexer reads the query latent and rotates rope_head_dim of its dimensions",
+                fix="set query_latent_dim, and an index head_dim of at least rope_head_dim",
+            )
 
     @property
     def head_dim(self) -> int:
@@ -75,7 +91,18 @@ class MLASpec(CacheKinds):
     @property
     def softmax_scale(self) -> float:
         """The factor on query-key products."""
-        return self.head_dim**-0.5 if self.scale is None else self.scale
+        if self.scale is not None:
+            return self.scale
+        scaling = None if self.rotary is None else self.rotary.scaling
+        if scaling is None or not scaling.mscale_all_dim:
+            return self.head_dim**-0.5
+        return self.head_dim**-0.5 * yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
+
+    @property
+    def down_rows(self) -> tuple[int, ...]:
+        """Rows of the parts of the merged projection: query latent, latent, rotated key."""
+        latent = (self.kv_latent_dim, self.rope_head_dim)
+        return latent if self.query_latent_dim is None else (self.query_latent_dim, *latent)
 
     @property
     def token_cache(self) -> Mapping[str, tuple[int, ...]]:

@@ -169,6 +169,14 @@ class ModelSpec:
         return any(layer.states for layer in self.layers)
 
     @property
+    def window(self) -> int | None:
+        """The widest window, where every layer that keeps keys has one; else none."""
+        mixers = [layer.mixer for layer in self.layers if layer.token_cache]
+        windows = [mixer.window if isinstance(mixer, AttentionSpec) else None for mixer in mixers]
+        known = [window for window in windows if window is not None]
+        return max(known) if known and len(known) == len(windows) else None
+
+    @property
     def kv_sources(self) -> frozenset[int]:
         """Layers whose keys and values later layers use too."""
         mixers = [layer.mixer for layer in self.layers]

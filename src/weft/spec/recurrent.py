@@ -24,6 +24,8 @@ class LinearAttentionSpec(CacheKinds):
         normalise: Divide by phi(q) . sum phi(k), as the paper does.
         gate_rank: Rank of the data-dependent decay per key dimension (gated linear attention,
             arXiv:2312.06635); none means no decay.
+        retention: Head n forgets at the fixed rate 1 - 2^(-5-n) (RetNet, arXiv:2307.08621).
+        output_gate: Normalise each head and multiply it by the SiLU of the input (both papers).
     """
 
     num_heads: int
@@ -32,6 +34,15 @@ class LinearAttentionSpec(CacheKinds):
     feature_map: FeatureMap = "elu"
     normalise: bool = True
     gate_rank: int | None = None
+    retention: bool = False
+    output_gate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.retention and self.gate_rank is not None:
+            raise ConfigError(
+                f"linear attention has fixed decays and a gate of rank {self.gate_rank}",
+                fix="choose retention or gate_rank",
+            )
 
     @property
     def states(self) -> Mapping[str, StateSpec]:
@@ -50,8 +61,6 @@ class GatedDeltaNetSpec(CacheKinds):
         key_dim: Width of a query or key head.
         value_dim: Width of a value head.
         conv_kernel: Taps of the short causal convolution over q, k and v.
-        merged_projections: Whether the checkpoint stores q, k, v, z group by group in one matrix
-            (Qwen3-Next) rather than apart (Qwen3.5); changes nothing but file names.
     """
 
     num_key_heads: int
@@ -59,7 +68,6 @@ class GatedDeltaNetSpec(CacheKinds):
     key_dim: int
     value_dim: int
     conv_kernel: int = 4
-    merged_projections: bool = True
 
     def __post_init__(self) -> None:
         if self.num_value_heads % self.num_key_heads:
@@ -78,7 +86,7 @@ class GatedDeltaNetSpec(CacheKinds):
         """The last inputs of the convolution and one matrix per value head."""
         matrix = (self.num_value_heads, self.key_dim, self.value_dim)
         return {
-            "conv": StateSpec((self.conv_dim, self.conv_kernel - 1)),
+            "conv": StateSpec((self.conv_kernel - 1, self.conv_dim)),
             "matrix": StateSpec(matrix, "float32"),
         }
 
@@ -100,11 +108,16 @@ class KimiDeltaSpec(CacheKinds):
     gate_rank: int | None = None
 
     @property
+    def rank(self) -> int:
+        """Inner width of the gates."""
+        return self.head_dim if self.gate_rank is None else self.gate_rank
+
+    @property
     def states(self) -> Mapping[str, StateSpec]:
         """The last inputs of the three convolutions and one matrix per head."""
         channels = 3 * self.num_heads * self.head_dim
         return {
-            "conv": StateSpec((channels, self.conv_kernel - 1)),
+            "conv": StateSpec((self.conv_kernel - 1, channels)),
             "matrix": StateSpec((self.num_heads, self.head_dim, self.head_dim), "float32"),
         }
 
@@ -148,9 +161,9 @@ class Mamba2Spec(CacheKinds):
     @property
     def states(self) -> Mapping[str, StateSpec]:
         """The last inputs of the convolution and the state of every channel."""
-        matrix = (self.num_heads, self.head_dim, self.state_dim)
+        matrix = (self.num_heads, self.state_dim, self.head_dim)
         return {
-            "conv": StateSpec((self.conv_dim, self.conv_kernel - 1)),
+            "conv": StateSpec((self.conv_kernel - 1, self.conv_dim)),
             "matrix": StateSpec(matrix, "float32"),
         }
 
@@ -193,4 +206,4 @@ class ShortConvSpec(CacheKinds):
     @property
     def states(self) -> Mapping[str, StateSpec]:
         """The last inputs of the convolution."""
-        return {"conv": StateSpec((self.dim, self.kernel - 1))}
+        return {"conv": StateSpec((self.kernel - 1, self.dim))}

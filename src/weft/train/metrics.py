@@ -12,6 +12,7 @@ from weft.core.console import format_count
 from weft.core.environment import peak_memory_bytes
 from weft.plan.flops import training_flops
 from weft.spec import HardwareSpec, ModelSpec
+from weft.train.balance import Loads, add_loads, load_metrics, mean_imbalance
 from weft.train.evaluate import bits_per_byte
 from weft.train.step import StepResult
 from weft.train.throughput import matmul_peak, model_flops_utilization
@@ -46,6 +47,7 @@ class Meter:
         self._grad_norm: Tensor | None = None
         self._num_tokens = 0
         self._flops = 0
+        self._loads: Loads = {}
 
     @property
     def age_s(self) -> float:
@@ -57,12 +59,17 @@ class Meter:
         terms = {"loss": result.loss_sum, "count": result.count, "skipped": result.skipped}
         for name, value in {**terms, **result.stats}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._loads = add_loads(self._loads, result.loads)
         self._grad_norm = result.grad_norm
         self._num_tokens += sum(lengths)
-        self._flops += training_flops(self._spec, lengths)
+        if self._peak:
+            self._flops += training_flops(self._spec, lengths)
 
     def report(self, device: torch.device) -> dict[str, Any]:
-        """Return the metrics since the last report and start anew; waits for the device."""
+        """Return the metrics since the last report and start anew; waits for the device.
+
+        "routing" among them holds loads and imbalance by layer where there are experts.
+        """
         sums = {name: float(value) for name, value in self._sums.items()}
         count = max(sums.pop("count"), 1.0)
         skipped = int(sums.pop("skipped"))
@@ -77,6 +84,9 @@ class Meter:
         if self._peak:
             values["mfu"] = model_flops_utilization(self._flops, elapsed_s, self._peak)
         values["memory_bytes"] = _peak_memory_bytes(device)
+        if self._loads:
+            values["routing"] = load_metrics(self._loads)
+            values["imbalance"] = mean_imbalance(self._loads)
         self._reset()
         return values
 

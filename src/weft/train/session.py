@@ -86,7 +86,7 @@ class Session:
         """Start writing a checkpoint of this moment."""
         self.tick()
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "model": dict(self.model.named_parameters()),
+            "model": model_tensors(self.model),
             "optimizer": self.optimizers.state_dict(),
             "random": capture_random_state(),
         }
@@ -113,6 +113,11 @@ class _Clock:
         return self._earlier_s + time.monotonic() - self._start
 
 
+def model_tensors(model: Decoder) -> dict[str, Tensor]:
+    """Return what a run changes: parameters, and buffers that checkpoints keep (routers' bias)."""
+    return model.state_dict(keep_vars=True)
+
+
 @torch.no_grad()
 def copy_parameters(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
     """Copy named tensors into a model.
@@ -120,7 +125,7 @@ def copy_parameters(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: names or shapes differ.
     """
-    ours = dict(model.named_parameters())
+    ours = model_tensors(model)
     wrong = [
         name
         for name in sorted(ours.keys() | tensors.keys())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from weft.train.balance import add_loads, update_correction_biases
 from weft.train.clip import scale_and_clip
 from weft.train.objective import Objective
 from weft.train.optim import Optimizers
@@ -23,6 +24,7 @@ class StepResult(NamedTuple):
         grad_norm: Global gradient norm before clipping.
         skipped: 1 when gradients were not finite and nothing was updated, else 0.
         stats: The objective's further sums.
+        loads: How many tokens chose each expert, by layer.
     """
 
     loss_sum: Tensor
@@ -30,6 +32,7 @@ class StepResult(NamedTuple):
     grad_norm: Tensor
     skipped: Tensor
     stats: dict[str, Tensor]
+    loads: Mapping[int, Tensor] = {}
 
 
 def train_step(
@@ -51,20 +54,23 @@ def train_step(
     device_type = optimizers.parameters[0].device.type
     loss_scale = 1.0 if scaler is None else scaler.scale
     sums: dict[str, Tensor] = {}
+    loads: Mapping[int, Tensor] = {}
     for batch in batches:
         with autocast(precision, device_type):
-            loss_sum, count, stats = objective(model, batch)
-        (loss_sum * loss_scale if scaler else loss_sum).backward()
-        terms = {"loss_sum": loss_sum.detach(), "count": torch.as_tensor(count), **stats}
-        sums = _add(sums, terms)
+            result = objective(model, batch)
+        (result.minimised * loss_scale if scaler else result.minimised).backward()
+        count = torch.as_tensor(result.count)
+        terms = {"loss_sum": result.loss_sum.detach(), "count": count, **result.stats}
+        sums, loads = _add(sums, terms), add_loads(loads, result.loads)
     loss_sum, count = sums.pop("loss_sum"), sums.pop("count").to(sums_device(optimizers))
     gradients = [p.grad for p in optimizers.parameters if p.grad is not None]
     norm, found_inf = scale_and_clip(gradients, divisor=count * loss_scale, max_norm=max_grad_norm)
     optimizers.step(found_inf)
     optimizers.zero_grad()
+    update_correction_biases(model, loads, found_inf)
     if scaler is not None:
         scaler.update(bool(found_inf))
-    return StepResult(loss_sum, count, norm, found_inf, sums)
+    return StepResult(loss_sum, count, norm, found_inf, sums, loads)
 
 
 def sums_device(optimizers: Optimizers) -> torch.device:

@@ -162,8 +162,8 @@ class Trainer:
         batch = self.source.batch(0)
 
         def loss() -> Tensor:
-            loss_sum, count, _ = self.objective(self.model, batch)
-            return loss_sum / count
+            result = self.objective(self.model, batch)
+            return result.loss_sum / result.count
 
         check = check_precision(loss, self.model, self.model.device.type)
         events.emit("note", text=f"precision {check.precision}: {check.reason}")
@@ -227,6 +227,7 @@ class Trainer:
         self, session: Session, meter: Meter, events: Events, line: LiveLine, progress: float
     ) -> None:
         metrics, state = meter.report(self.model.device), session.state
+        routing = metrics.pop("routing", None)
         state.loss = metrics["loss"]
         state.num_skipped += metrics.pop("num_skipped")
         metrics |= {
@@ -235,6 +236,8 @@ class Trainer:
             "num_tokens": state.num_tokens,
         }
         events.emit("step", step=state.step, **metrics)
+        if routing is not None:
+            events.emit("routing", step=state.step, **routing)
         line.update(min(progress, 1.0), f"step {state.step} · {status_line(metrics)}")
 
     def _call(self, hook: Hook, step: int, events: Events, line: LiveLine) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.parity.cases import dense
+from tests.parity.cases import dense, latent, moe, recurrent
 from tests.parity.harness import Case
 
-CASES: dict[str, Case] = {**dense.CASES}
+CASES: dict[str, Case] = {
+    **dense.CASES,
+    **latent.CASES,
+    **moe.CASES,
+    **recurrent.CASES,
+}

@@ -9,7 +9,7 @@ from weft.models.hf_keys import (
     gated_mlp_rules,
     pre_norm_rules,
 )
-from weft.spec import LayerSpec, ModelSpec
+from weft.spec import AttentionSpec, LayerSpec, MLPSpec, ModelSpec
 
 
 def rules(spec: ModelSpec) -> tuple[Rule, ...]:
@@ -19,4 +19,11 @@ def rules(spec: ModelSpec) -> tuple[Rule, ...]:
 
 def layer_rules(layer: LayerSpec) -> tuple[Rule, ...]:
     """Return the key map of one layer."""
-    return (*pre_norm_rules(), *attention_rules(layer.mixer), *gated_mlp_rules(layer.ffn))
+    return (*pre_norm_rules(), *branch_rules(layer))
+
+
+def branch_rules(layer: LayerSpec) -> tuple[Rule, ...]:
+    """Return the key map of one layer's attention and feed-forward part, without norms."""
+    assert isinstance(layer.mixer, AttentionSpec)
+    assert isinstance(layer.ffn, MLPSpec)
+    return (*attention_rules(layer.mixer), *gated_mlp_rules(layer.ffn))

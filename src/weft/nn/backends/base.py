@@ -1,6 +1,6 @@
 """What a ``StepContext`` asks of its backend.
 
-T tokens, N query heads, K key-value heads, H head width.
+T tokens, N query heads, K key-value heads, H key width, V value width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from weft.spec import AttentionSpec
+from weft.nn.latent.tokens import LatentTokens
+from weft.ops import ScoreRule
+from weft.spec import MLASpec
 
 
 class Recurrence(Protocol):
@@ -46,10 +48,15 @@ class Backend(Protocol):
         layer: int,
         q_TNH: Tensor,
         k_TKH: Tensor | None,
-        v_TKH: Tensor | None,
-        spec: AttentionSpec,
+        v_TKV: Tensor | None,
+        rule: ScoreRule,
+        kv_source: int | None,
     ) -> Tensor:
-        """Return the attended values, [T, N, H]."""
+        """Return the attended values, [T, N, V]."""
+        ...
+
+    def attend_latent(self, layer: int, tokens: LatentTokens, spec: MLASpec) -> Tensor:
+        """Return the attended values of latent attention, [T, N, value width]."""
         ...
 
     def scan(

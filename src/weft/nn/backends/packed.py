@@ -1,6 +1,6 @@
 """Documents laid end to end that never see each other; nothing outlives the pass.
 
-T tokens, N query heads, K key-value heads, H head width.
+T tokens, N query heads, K key-value heads, H key width, V value width.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from weft.nn.backends.base import Recurrence
-from weft.ops import packed_attention
-from weft.spec import AttentionSpec
+from weft.nn.latent.packed import attend_packed
+from weft.nn.latent.tokens import LatentTokens
+from weft.ops import ScoreRule, packed_attention
+from weft.spec import MLASpec
 
 
 @dataclass
@@ -33,19 +35,22 @@ class PackedBackend:
         layer: int,
         q_TNH: Tensor,
         k_TKH: Tensor | None,
-        v_TKH: Tensor | None,
-        spec: AttentionSpec,
+        v_TKV: Tensor | None,
+        rule: ScoreRule,
+        kv_source: int | None,
     ) -> Tensor:
         """Attend within each document."""
-        if spec.kv_source is not None:
-            k_TKH, v_TKH = self._kept[spec.kv_source]
+        if kv_source is not None:
+            k_TKH, v_TKV = self._kept[kv_source]
         assert k_TKH is not None
-        assert v_TKH is not None
+        assert v_TKV is not None
         if layer in self.keep:
-            self._kept[layer] = (k_TKH, v_TKH)
-        return packed_attention(
-            q_TNH, k_TKH, v_TKH, self.lengths, scale=spec.softmax_scale, window=spec.window
-        )
+            self._kept[layer] = (k_TKH, v_TKV)
+        return packed_attention(q_TNH, k_TKH, v_TKV, self.lengths, rule)
+
+    def attend_latent(self, layer: int, tokens: LatentTokens, spec: MLASpec) -> Tensor:
+        """Attend within each document."""
+        return attend_packed(tokens, self.lengths, spec)
 
     def scan(
         self, layer: int, name: str, recurrence: Recurrence, inputs_T: Sequence[Tensor]

@@ -1,6 +1,6 @@
 """One engine step: sequences continue from what a ``KVCache`` holds of them.
 
-T tokens, B sequences, N query heads, K key-value heads, H head width.
+T tokens, B sequences, N query heads, K key-value heads, H key width, V value width.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from weft.nn.backends.base import Recurrence
 from weft.nn.kv_cache import KVCache
-from weft.ops import PagedLayout, paged_attention
-from weft.spec import AttentionSpec
+from weft.nn.latent.paged import attend_paged
+from weft.nn.latent.tokens import LatentTokens
+from weft.ops import PagedLayout, ScoreRule, paged_attention
+from weft.spec import MLASpec
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,21 @@ class PagedBackend:
         layer: int,
         q_TNH: Tensor,
         k_TKH: Tensor | None,
-        v_TKH: Tensor | None,
-        spec: AttentionSpec,
+        v_TKV: Tensor | None,
+        rule: ScoreRule,
+        kv_source: int | None,
     ) -> Tensor:
         """Write the new keys and values, then attend to the whole context."""
-        source = layer if spec.kv_source is None else spec.kv_source
-        if k_TKH is not None and v_TKH is not None:
-            self.cache.write(source, {"keys": k_TKH, "values": v_TKH}, self.batch.slots_T)
+        source = layer if kv_source is None else kv_source
+        if k_TKH is not None and v_TKV is not None:
+            self.cache.write(source, {"keys": k_TKH, "values": v_TKV}, self.batch.slots_T)
         stored = self.cache.tokens[source]
-        return paged_attention(
-            q_TNH,
-            stored["keys"],
-            stored["values"],
-            self.batch.layout,
-            scale=spec.softmax_scale,
-            window=spec.window,
-        )
+        return paged_attention(q_TNH, stored["keys"], stored["values"], self.batch.layout, rule)
+
+    def attend_latent(self, layer: int, tokens: LatentTokens, spec: MLASpec) -> Tensor:
+        """Write the new latents, then attend to the whole context."""
+        self.cache.write(layer, tokens.cached, self.batch.slots_T)
+        return attend_paged(tokens, self.cache.tokens[layer], self.batch.layout, spec)
 
     def scan(
         self, layer: int, name: str, recurrence: Recurrence, inputs_T: Sequence[Tensor]

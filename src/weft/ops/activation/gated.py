@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from weft.ops.activation.functions import ACTIVATIONS
+from weft.ops.functional import swiglu
+
+CLAMP_SLOPE, CLAMP_LIMIT = 1.702, 7.0
+"""Slope of the gate's sigmoid and largest size of gate and up in gpt-oss."""
 
 
 def gated_unit(gate: Tensor, up: Tensor, activation: str) -> Tensor:
@@ -12,6 +17,19 @@ def gated_unit(gate: Tensor, up: Tensor, activation: str) -> Tensor:
 
     GLU is ``sigmoid`` (Dauphin et al. 2017, arXiv:1612.08083), SwiGLU ``silu``, GEGLU ``gelu``,
     ReGLU ``relu``, bilinear ``identity`` (Shazeer 2020, arXiv:2002.05202). The two sides are two
-    linear maps of the same input.
+    linear maps of the same input. "clamped_swish" is gpt-oss's: see ``clamped_swiglu``.
     """
+    if activation == "clamped_swish":
+        return clamped_swiglu(gate, up)
     return ACTIVATIONS[activation](gate) * up
+
+
+def clamped_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return gate σ(1.702 gate) ⊙ (up + 1), the gate at most 7 and up between -7 and 7.
+
+    Source: gpt-oss-120b and gpt-oss-20b model card, arXiv:2508.10925.
+    """
+    gate = CLAMP_SLOPE * gate.clamp(max=CLAMP_LIMIT)
+    up = up.clamp(-CLAMP_LIMIT, CLAMP_LIMIT) + 1
+    # As SwiGLU, for its kernel: the same bits wherever a row stands.
+    return swiglu(torch.cat((gate, up), dim=-1)) / CLAMP_SLOPE

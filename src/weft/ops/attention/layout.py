@@ -13,7 +13,7 @@ from torch import Tensor
 class PagedLayout:
     """Sequences laid end to end in one step, each with its part of the cache.
 
-    Sequence b computes its last ``query_lengths[b]`` positions and attends, causally, to all
+    Sequence b computes its last ``query_lengths[b]`` positions and attends to all
     ``context_lengths[b]`` positions, whose keys and values are already in the cache.
     What every layer of a step needs is computed once and kept.
 
@@ -68,14 +68,18 @@ class PagedLayout:
     def visible_BS(self, window: int | None) -> Tensor:
         """Return which cached positions the last token of each sequence sees, bool."""
         if window not in self._visible:
-            device = self.slots_BS.device
-            positions_S = torch.arange(self.slots_BS.shape[1], device=device)
-            contexts_B1 = torch.tensor(self.context_lengths, device=device).unsqueeze(1)
-            mask_BS = positions_S < contexts_B1
+            mask_BS = self.distances_BS <= 0
             if window is not None:
-                mask_BS &= positions_S >= contexts_B1 - window
+                mask_BS &= self.distances_BS > -window
             self._visible[window] = mask_BS
         return self._visible[window]
+
+    @cached_property
+    def distances_BS(self) -> Tensor:
+        """Each cached position minus that of the sequence's last token, int64."""
+        device = self.slots_BS.device
+        lasts_B1 = torch.tensor(self.context_lengths, device=device).unsqueeze(1) - 1
+        return torch.arange(self.slots_BS.shape[1], device=device) - lasts_B1
 
     @cached_property
     def _visible(self) -> dict[int | None, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
+from weft.ops.attention.rule import ScoreRule
 from weft.ops.dispatch import needs_grad
 from weft.ops.native.bindings import TYPE_CODES, is_plain, load_library, num_threads
 
@@ -21,16 +22,16 @@ def accepts(
     k_SKH: Tensor,
     v_SKH: Tensor,
     layout: PagedLayout,
-    scale: float,
-    window: int | None,
+    rule: ScoreRule,
 ) -> bool:
     """Return whether the C kernel can read these tensors and is the faster way."""
-    del scale, window
     return (
-        is_plain(q_TNH)
+        rule.is_plain
+        and is_plain(q_TNH)
         and is_plain(k_SKH)
         and is_plain(v_SKH)
         and k_SKH.dtype == v_SKH.dtype
+        and k_SKH.shape == v_SKH.shape
         and q_TNH.stride(2) == 1
         and layout.slots_BS.is_cpu
         and layout.slots_BS.stride(1) == 1
@@ -49,8 +50,7 @@ def paged_attention(
     k_SKH: Tensor,
     v_SKH: Tensor,
     layout: PagedLayout,
-    scale: float,
-    window: int | None,
+    rule: ScoreRule,
 ) -> Tensor:
     """Run the C kernel: one softmax over the cache for each token and head."""
     library = load_library()
@@ -64,7 +64,7 @@ def paged_attention(
         q_TNH.data_ptr(), k_SKH.data_ptr(), v_SKH.data_ptr(), out_TNH.data_ptr(),
         slots_BS.data_ptr(), layout.tokens_T.data_ptr(), layout.rows_T.data_ptr(),
         layout.positions_T.data_ptr(), num_tokens, num_heads, num_kv_heads, width,
-        slots_BS.stride(0), q_TNH.stride(0), q_TNH.stride(1), window or 0, scale,
+        slots_BS.stride(0), q_TNH.stride(0), q_TNH.stride(1), rule.window or 0, rule.scale,
         TYPE_CODES[q_TNH.dtype], TYPE_CODES[k_SKH.dtype], num_threads(work),
     )  # fmt: skip
     return out_TNH

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weft.core.errors import ResourceError
+from weft.ops.attention.rule import ScoreRule
 from weft.ops.dispatch import needs_grad
 from weft.ops.native.bindings import TYPE_CODES, Library, is_plain, load_library
 
@@ -36,11 +37,12 @@ def accepts(
     k_TKH: Tensor,
     v_TKH: Tensor,
     lengths: tuple[int, ...],
-    scale: float,
-    window: int | None,
+    key_lengths: tuple[int, ...],
+    rule: ScoreRule,
 ) -> bool:
     """Return whether the C kernel can read these tensors and is the faster way here."""
-    del lengths, scale, window
+    if not rule.is_plain or lengths != key_lengths:
+        return False
     if not all(is_plain(t) and t.stride(2) == 1 for t in (q_TNH, k_TKH, v_TKH)):
         return False
     width = q_TNH.shape[2]
@@ -55,14 +57,16 @@ def packed_attention(
     k_TKH: Tensor,
     v_TKH: Tensor,
     lengths: tuple[int, ...],
-    scale: float,
-    window: int | None,
+    key_lengths: tuple[int, ...],
+    rule: ScoreRule,
 ) -> Tensor:
     """Run the C kernel, with its own backward pass where autograd records."""
+    del key_lengths  # equal to lengths, as ``accepts`` has seen
     starts = torch.tensor((0, *lengths)).cumsum(0)
+    arguments = (q_TNH, k_TKH, v_TKH, starts, rule.scale, rule.window or 0)
     if needs_grad(q_TNH, k_TKH, v_TKH):
-        return _Packed.apply(q_TNH, k_TKH, v_TKH, starts, scale, window or 0)  # pyrefly: ignore
-    return _forward(q_TNH, k_TKH, v_TKH, starts, scale, window or 0)[0]
+        return _Packed.apply(*arguments)  # pyrefly: ignore
+    return _forward(*arguments)[0]
 
 
 class _Packed(torch.autograd.Function):

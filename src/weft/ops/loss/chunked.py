@@ -22,36 +22,50 @@ from weft.ops.dispatch import needs_grad
 from weft.ops.linear.onednn import matmul
 from weft.ops.linear.rows import pad_rows
 from weft.ops.loss.rows import softmax_gradient_, softmax_stats
+from weft.ops.loss.softcap import soft_cap, soft_cap_slope
 
 NO_TOKEN = -(2**63)  # an ignore index that no target can have
 
 
 def linear_cross_entropy(
-    hidden_TD: Tensor, weight_VD: Tensor, labels_T: Tensor, chunk_size: int, ignore_index: int
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    labels_T: Tensor,
+    chunk_size: int,
+    ignore_index: int,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (summed negative log-likelihood, number of labels that count)."""
     dtype = _compute_type(hidden_TD)
     labels_T = labels_T.contiguous()
     count = (labels_T != ignore_index).sum()
     if needs_grad(hidden_TD, weight_VD):
-        loss = _CrossEntropy.apply(hidden_TD, weight_VD, labels_T, chunk_size, ignore_index, dtype)
+        loss = _CrossEntropy.apply(
+            hidden_TD, weight_VD, labels_T, chunk_size, ignore_index, softcap, dtype
+        )
         return loss, count  # pyrefly: ignore
     hidden_TD, weight_VD = hidden_TD.to(dtype), weight_VD.to(dtype)
     gradients = _Gradients(hidden_TD, weight_VD, False, False)
-    return _cross_entropy(labels_T, chunk_size, ignore_index, gradients), count
+    return _cross_entropy(labels_T, chunk_size, ignore_index, softcap, gradients), count
 
 
 def linear_log_probs(
-    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, temperature: float, chunk_size: int
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    temperature: float,
+    chunk_size: int,
+    softcap: float | None = None,
 ) -> Tensor:
     """Return the log-probability of each target under softmax(logits / temperature)."""
     dtype, scale = _compute_type(hidden_TD), 1.0 / temperature
     targets_T = targets_T.contiguous()
     if needs_grad(hidden_TD, weight_VD):
         return _LogProbs.apply(  # pyrefly: ignore
-            hidden_TD, weight_VD, targets_T, scale, chunk_size, dtype
+            hidden_TD, weight_VD, targets_T, scale, chunk_size, softcap, dtype
         )
-    return _log_probs(hidden_TD.to(dtype), weight_VD.to(dtype), targets_T, scale, chunk_size)[0]
+    inputs = (hidden_TD.to(dtype), weight_VD.to(dtype), targets_T)
+    return _log_probs(*inputs, scale, chunk_size, softcap)[0]
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -63,10 +77,11 @@ class _CrossEntropy(torch.autograd.Function):
         labels_T: Tensor,
         chunk: int,
         ignore: int,
+        softcap: float | None,
         dtype: torch.dtype,
     ) -> Tensor:
         gradients = _Gradients(hidden_TD.to(dtype), weight_VD.to(dtype), *ctx.needs_input_grad[:2])
-        loss = _cross_entropy(labels_T, chunk, ignore, gradients)
+        loss = _cross_entropy(labels_T, chunk, ignore, softcap, gradients)
         ctx.save_for_backward(*gradients.results(hidden_TD.dtype, weight_VD.dtype))
         return loss
 
@@ -77,7 +92,7 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         # The saved tensors are scaled anew, not in place: a retained graph may come again.
         scaled = (None if t is None else t * grad.to(t.dtype) for t in ctx.saved_tensors)
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 class _LogProbs(torch.autograd.Function):
@@ -89,12 +104,14 @@ class _LogProbs(torch.autograd.Function):
         targets_T: Tensor,
         scale: float,
         chunk: int,
+        softcap: float | None,
         dtype: torch.dtype,
     ) -> Tensor:
         inputs = (hidden_TD.to(dtype), weight_VD.to(dtype), targets_T)
-        logp_T, lse_T, logits = _log_probs(*inputs, scale, chunk)
+        logp_T, lse_T, logits = _log_probs(*inputs, scale, chunk, softcap)
         ctx.save_for_backward(*inputs, lse_T, logits)
         ctx.scale, ctx.chunk, ctx.types = scale, chunk, (hidden_TD.dtype, weight_VD.dtype)
+        ctx.softcap = softcap
         return logp_T
 
     @staticmethod
@@ -106,12 +123,12 @@ class _LogProbs(torch.autograd.Function):
         gradients = _Gradients(hidden_TD, weight_VD, *ctx.needs_input_grad[:2])
         grad_T = grad_T.to(lse_T.dtype).contiguous()
         for part in _chunks(len(targets_T), ctx.chunk):
-            logits = _product(hidden_TD[part], weight_VD) if kept is None else kept.clone()
-            softmax_gradient_(
-                logits, targets_T[part], NO_TOKEN, ctx.scale, lse_T[part], grad_T[part]
-            )
-            gradients.add(part, logits)
-        return (*gradients.results(*ctx.types), None, None, None, None)
+            logits = kept.clone() if kept is not None else None
+            if logits is None:
+                logits = soft_cap(_product(hidden_TD[part], weight_VD), ctx.softcap)
+            rows = (targets_T[part], NO_TOKEN, ctx.scale, lse_T[part], grad_T[part])
+            gradients.add(part, _logit_gradient(logits, ctx.softcap, *rows))
+        return (*gradients.results(*ctx.types), None, None, None, None, None)
 
 
 class _Gradients:
@@ -130,6 +147,7 @@ class _Gradients:
         return self.for_weight or self.dhidden_TD is not None
 
     def add(self, part: slice, dlogits_CV: Tensor) -> None:
+        dlogits_CV = dlogits_CV.to(self.hidden_TD.dtype)  # capped ones are wide
         if self.dhidden_TD is not None:
             self.dhidden_TD[part] = matmul(dlogits_CV, self.weight_VD)
         if self.for_weight:
@@ -156,22 +174,43 @@ class _Gradients:
         )
 
 
-def _cross_entropy(labels_T: Tensor, chunk: int, ignore: int, gradients: _Gradients) -> Tensor:
+def _cross_entropy(
+    labels_T: Tensor, chunk: int, ignore: int, softcap: float | None, gradients: _Gradients
+) -> Tensor:
     hidden_TD, weight_VD = gradients.hidden_TD, gradients.weight_VD
     losses = []
     for part in _chunks(len(labels_T), chunk):
-        logits_CV = _product(hidden_TD[part], weight_VD)
+        logits_CV = soft_cap(_product(hidden_TD[part], weight_VD), softcap)
         lse_C, logp_C = softmax_stats(logits_CV, labels_T[part], ignore, 1.0)
         losses.append(logp_C.sum())
         if gradients.needed:
-            minus_one_C = torch.full_like(lse_C, -1.0)
-            softmax_gradient_(logits_CV, labels_T[part], ignore, 1.0, lse_C, minus_one_C)
-            gradients.add(part, logits_CV)
+            rows = (labels_T[part], ignore, 1.0, lse_C, torch.full_like(lse_C, -1.0))
+            gradients.add(part, _logit_gradient(logits_CV, softcap, *rows))
     return -torch.stack(losses).sum() if losses else _wide_zeros(hidden_TD, 1).sum()
 
 
+def _logit_gradient(
+    logits_CV: Tensor,
+    softcap: float | None,
+    targets_C: Tensor,
+    ignore: int,
+    scale: float,
+    lse_C: Tensor,
+    row_grad_C: Tensor,
+) -> Tensor:
+    """Return the gradient of what the weights gave, before capping; overwrites ``logits_CV``."""
+    slope_CV = None if softcap is None else soft_cap_slope(logits_CV, softcap)
+    grad_CV = softmax_gradient_(logits_CV, targets_C, ignore, scale, lse_C, row_grad_C)
+    return grad_CV if slope_CV is None else grad_CV.mul_(slope_CV)
+
+
 def _log_probs(
-    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, scale: float, chunk: int
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    scale: float,
+    chunk: int,
+    softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return (log-probabilities, log sum exp, the logits if they are one chunk)."""
     stats, logits_CV = [], None
@@ -179,6 +218,7 @@ def _log_probs(
         hidden_CD = hidden_TD[part]
         # The sampler pads its rows too: what it draws has the same log-probability here.
         logits_CV = _product(pad_rows(hidden_CD), weight_VD)[: len(hidden_CD)]
+        logits_CV = soft_cap(logits_CV, softcap)
         stats.append(softmax_stats(logits_CV, targets_T[part], NO_TOKEN, scale))
     if len(stats) == 1:
         return stats[0][1], stats[0][0], logits_CV

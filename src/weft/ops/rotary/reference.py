@@ -22,3 +22,13 @@ def apply_rotary(x_TNH: Tensor, cos_TR: Tensor, sin_TR: Tensor, layout: str) -> 
         out = torch.stack((a * cos_T1R - b * sin_T1R, b * cos_T1R + a * sin_T1R), -1).flatten(-2)
     out = out.to(x_TNH.dtype)
     return torch.cat((out, rest), dim=-1) if rest.shape[-1] else out
+
+
+def apply_rotary_complex(x_TNH: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """Turn interleaved pairs as complex numbers: ``(a + i b) e^{i angle}``, the paper's notation.
+
+    What layout "interleaved" gives, for heads that rotate whole.
+    """
+    pairs_TNR = torch.view_as_complex(x_TNH.float().unflatten(-1, (-1, 2)).contiguous())
+    turns_T1R = torch.complex(cos_TR, sin_TR).unsqueeze(1)
+    return torch.view_as_real(pairs_TNR * turns_T1R).flatten(-2).to(x_TNH.dtype)

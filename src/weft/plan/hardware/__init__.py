@@ -1,6 +1,6 @@
 """Devices, links, nodes and network topologies, as data with a source per field.
 
-- ``devices.toml``, ``links.toml``  the catalogue; one default source per entry, overridden by field.
+- ``devices.toml``, ``links.toml``  the catalogue; a default source per entry, overridden by field.
 - ``catalogue.py``  reads it into ``HardwareSpec``; an unknown name lists the nearest ones.
 - ``links.py``      ``Link``: a wire's peak and what collectives reach on it, in two regimes.
 - ``cluster.py``    ``Cluster``: devices, the link inside a node and the one between; "H100x64".

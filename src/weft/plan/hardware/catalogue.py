@@ -75,7 +75,7 @@ def _table() -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
 def _device(name: str, table: dict[str, dict[str, Any]], defaults: dict[str, Any]) -> HardwareSpec:
     """Merge defaults, the relatives named by ``like`` and the entry itself, in this order."""
     merged: dict[str, Any] = {key: defaults[key] for key in _FIELDS if key in defaults}
-    sources = {key: defaults["share_source"] for key in _SHARES}
+    sources = dict.fromkeys(_SHARES, defaults["share_source"])
     for entry in _lineage(name, table):
         merged["matmul_share"] = {**merged["matmul_share"], **entry.get("matmul_share", {})}
         merged.update({k: v for k, v in entry.items() if k in _FIELDS and k != "matmul_share"})

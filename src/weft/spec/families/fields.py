@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from weft.core.errors import CheckpointError, UnsupportedError
-from weft.spec.rotary import RotaryScaling, RotarySpec
+from weft.spec.families.rotary import read_rotary
+from weft.spec.rotary import RotarySpec
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -43,7 +46,7 @@ class Fields:
         """Refuse the model unless the field is missing, null or one of ``allowed``."""
         value = self.config.get(name)
         if value is not None and value not in allowed:
-            expected = " or ".join(repr(choice) for choice in allowed)
+            expected = " or ".join(repr(choice) for choice in allowed) or "none"
             raise UnsupportedError(
                 f"config.json: {name} is {value!r}; this family supports {expected}"
             )
@@ -60,43 +63,51 @@ class Fields:
         ids = self.token_ids(name)
         return ids[0] if ids else None
 
-    def rotary(self, default_theta: float = 10_000.0) -> RotarySpec:
-        """Read rotary parameters: ``rope_parameters`` (transformers 5) or the older keys."""
-        merged = dict(self.config.get("rope_scaling") or {})
-        merged.update(self.config.get("rope_parameters") or {})
-        theta = float(merged.get("rope_theta") or self.number("rope_theta", default_theta))
-        kind = merged.get("rope_type", merged.get("type", "default"))
-        if kind == "default":
-            return RotarySpec(theta=theta)
-        if kind == "linear":
-            return RotarySpec(theta=theta, scaling=RotaryScaling("linear", float(merged["factor"])))
-        if kind == "llama3":
-            scaling = RotaryScaling(
-                kind="llama3",
-                factor=float(merged["factor"]),
-                low_freq_factor=float(merged["low_freq_factor"]),
-                high_freq_factor=float(merged["high_freq_factor"]),
-                original_context=int(merged["original_max_position_embeddings"]),
+    def optional_integer(self, name: str, default: int | None = None) -> int | None:
+        """Return a whole number or none; only a missing field means the default, null is none."""
+        return None if self.config.get(name, default) is None else self.integer(name, default)
+
+    def optional_number(self, name: str, default: float | None = None) -> float | None:
+        """Return a number or none; only a missing field means the default, null is none."""
+        value = self.config.get(name, default)
+        return None if value is None else self.number(name, value)
+
+    def choice(self, name: str, choices: Mapping[str, T], default: str) -> T:
+        """Return what one of their words means here; null counts as missing.
+
+        Raises:
+            UnsupportedError: a word that is not among ``choices``.
+        """
+        self.require(name, *choices)
+        return choices[self.config.get(name) or default]
+
+    def layer_types(self, default: Sequence[str]) -> tuple[str, ...]:
+        """Return the kind of every layer; ``default`` is the family's pattern.
+
+        Raises:
+            CheckpointError: not one kind per layer.
+        """
+        types = tuple(self.config.get("layer_types") or default)
+        if len(types) != self.integer("num_hidden_layers"):
+            raise CheckpointError(
+                f"config.json: layer_types has {len(types)} entries, one for each of "
+                f"{self.integer('num_hidden_layers')} layers is needed"
             )
-            return RotarySpec(theta=theta, scaling=scaling)
-        raise UnsupportedError(
-            f"config.json: rope type {kind!r} is not supported",
-            fix="supported rope types are 'default', 'linear' and 'llama3'",
+        return types
+
+    def rotary(
+        self,
+        default_theta: float = 10_000.0,
+        *,
+        head_dim: int | None = None,
+        default_partial: float = 1.0,
+        layer_type: str | None = None,
+    ) -> RotarySpec:
+        """Read rotary parameters (``weft.spec.families.rotary``)."""
+        return read_rotary(
+            self.config,
+            default_theta=default_theta,
+            head_dim=head_dim,
+            default_partial=default_partial,
+            layer_type=layer_type,
         )
-
-
-def rotary_to_hf(rotary: RotarySpec) -> dict[str, Any]:
-    """Write rotary parameters under the keys of transformers 5 and of older versions."""
-    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": rotary.theta}
-    if rotary.scaling is None:
-        return {"rope_theta": rotary.theta, "rope_scaling": None, "rope_parameters": parameters}
-    scaling = rotary.scaling
-    parameters |= {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        parameters |= {
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        }
-    legacy = {key: value for key, value in parameters.items() if key != "rope_theta"}
-    return {"rope_theta": rotary.theta, "rope_scaling": legacy, "rope_parameters": parameters}

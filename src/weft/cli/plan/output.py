@@ -1,0 +1,66 @@
+"""An answer on the terminal: text or JSON, and a page in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from weft.cli.plan.options import Output
+from weft.core.console import console, table
+from weft.core.files import write_atomic
+from weft.plan.answer import Answer, Parts, show
+
+_BAR = 28
+
+
+def emit(answer: Answer, output: Output, *sections: str) -> None:
+    """Print an answer as asked and write its page if one is wanted.
+
+    Args:
+        answer: What to print.
+        output: How.
+        sections: Further HTML for the page.
+    """
+    if output.json:
+        text = json.dumps(answer.to_dict(), indent=2, ensure_ascii=False)
+        console.print(text, markup=False, soft_wrap=True)
+    else:
+        for line in lines(answer, explain=output.explain):
+            console.print(line, markup=False, soft_wrap=True)
+        for one in answer.listings:
+            console.print(table(one.title, one.columns, one.rows))
+        for note in answer.notes:
+            console.print(note, markup=False, soft_wrap=True)
+        if answer.command:
+            console.print(f"run it: {answer.command}", markup=False, soft_wrap=True)
+    if output.html is not None:
+        from weft.report.plan_page import plan_page
+
+        write_atomic(output.html, plan_page(answer, *sections))
+        if not output.json:
+            console.print(f"wrote {output.html}", markup=False, soft_wrap=True)
+
+
+def lines(answer: Answer, *, explain: bool) -> Iterator[str]:
+    """Return title, facts, figures and parts as lines of text."""
+    yield answer.title
+    yield from (f"  {fact}" for fact in answer.facts)
+    width = max((len(item.name) for item in answer.items), default=0)
+    for item in answer.items:
+        interval = f"  {item.interval}" if item.interval else ""
+        yield f"  {item.name:<{width}}  {item.text:>12}{interval}  ({item.grade})"
+        if explain and item.formula:
+            yield f"  {'':<{width}}    = {item.formula}"
+    for part in answer.parts:
+        yield f"  {part.title}"
+        yield from _bars(part)
+
+
+def _bars(part: Parts) -> Iterator[str]:
+    values = {name: value for name, value in part.values.items() if value > 0.0}
+    width = max(map(len, values), default=0)
+    total = sum(values.values())
+    for name, value in values.items():
+        bar = "#" * round(_BAR * value / total)
+        text = show(value, part.unit)
+        yield f"    {name:<{width}}  {text:>10}  {100 * value / total:5.1f} %  {bar}"

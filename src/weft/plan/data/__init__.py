@@ -1,0 +1,1 @@
+"""Numbers the planner ships: public models, and constants fitted to published measurements."""

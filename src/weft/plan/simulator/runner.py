@@ -1,0 +1,73 @@
+"""The runner of a simulation: it computes nothing and lets the predicted time pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from weft.core.errors import ConfigError
+from weft.plan.workload.arrival import DRAWN, made_up_token
+from weft.sched.loop import VirtualClock
+from weft.sched.plan import Sampled, StepPlan, StepResult
+
+StepTime = Callable[[StepPlan], float]
+"""Seconds that one step takes."""
+
+
+@dataclass(frozen=True)
+class LinearStepTime:
+    """Step time as a base plus a price per computed token and per token attended to.
+
+    Attributes:
+        base_s: Of every step: reading the weights, launching kernels, scheduling.
+        per_token_s: For each token a step computes.
+        per_context_token_s: For each token in the contexts of a step's sequences.
+    """
+
+    base_s: float
+    per_token_s: float = 0.0
+    per_context_token_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.base_s <= 0.0 or min(self.per_token_s, self.per_context_token_s) < 0.0:
+            raise ConfigError(
+                f"{self}: a step takes time, and a token cannot take less than none",
+                fix="give base_s above 0 and prices of at least 0",
+            )
+
+    def __call__(self, plan: StepPlan) -> float:
+        """Return the seconds of one step."""
+        num_context_tokens = sum(item.start + len(item.tokens) for item in plan.items)
+        return (
+            self.base_s
+            + self.per_token_s * plan.num_tokens
+            + self.per_context_token_s * num_context_tokens
+        )
+
+
+class SimRunner:
+    """A runner that computes nothing and lets the predicted time pass.
+
+    Attributes:
+        last: The plan executed last.
+    """
+
+    def __init__(self, clock: VirtualClock, step_time: StepTime) -> None:
+        self.clock = clock
+        self.step_time = step_time
+        self.last = StepPlan(-1)
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Advance the clock; answer each sampling item with a token nobody else has drawn."""
+        self.last = plan
+        self.clock.advance(self.step_time(plan))
+        return StepResult(
+            {
+                item.id: Sampled(made_up_token(DRAWN, item.id, item.start + len(item.tokens)), 0.0)
+                for item in plan.items
+                if item.sample
+            }
+        )
+
+    def forget(self, ids: tuple[int, ...]) -> None:
+        """Do nothing: this runner remembers no sequence."""

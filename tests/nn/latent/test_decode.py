@@ -1,0 +1,37 @@
+"""Row X04: decoding over paged latents in splits is absorbed attention of each sequence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.nn.latent.support import DENSE, paged_step, random_tokens
+from weft.nn.latent import decode
+from weft.nn.latent.decode import mix_in_splits
+from weft.nn.latent.modes import absorb_queries, absorb_values, attend_absorbed
+
+# Start, cached and new tokens: contexts of 9, 200, 1 and 65.
+WORK = [(0, 8, 1), (9, 199, 1), (209, 0, 1), (210, 64, 1)]
+
+
+@pytest.mark.parametrize("split_size", [1, 7, 64, 65, 1024])
+def test_any_size_of_splits_gives_each_sequences_own_result(
+    split_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "SPLIT_SIZE", split_size)
+    tokens = random_tokens(275, DENSE)
+    new, stored, layout, places = paged_step(tokens, WORK)
+    q_BNE = absorb_queries(new.q_TNH, new.up_NMC, DENSE)
+    mixed = absorb_values(mix_in_splits(q_BNE, stored["latent"], layout, DENSE), new.up_NMC, DENSE)
+    for row, (start, cached, _) in enumerate(WORK):
+        query = tokens.q_TNH[places[row] : places[row] + 1]
+        latents = tokens.latent_TE[start : start + cached + 1]
+        expected = attend_absorbed(query, latents, tokens.up_NMC, DENSE)
+        torch.testing.assert_close(mixed[row : row + 1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    tokens = random_tokens(40, DENSE)
+    new, stored, layout, _ = paged_step(tokens, [(0, 39, 1)])
+    q_BNE = 1e4 * absorb_queries(new.q_TNH, new.up_NMC, DENSE)
+    assert mix_in_splits(q_BNE, stored["latent"], layout, DENSE).isfinite().all()

@@ -1,0 +1,73 @@
+"""Every published model: our count from its config.json is the published one."""
+
+from __future__ import annotations
+
+import pytest
+
+from weft.core.errors import ConfigError
+from weft.plan.parameters import count_parameters
+from weft.spec import ModelSpec, zoo
+from weft.spec.families import FAMILIES, spec_to_hf
+from weft.spec.families.encoders import ENCODER_DECODERS, ENCODERS
+
+SUPPORTED = {*FAMILIES, *ENCODERS, *ENCODER_DECODERS}
+NAMES = [name for name in zoo.names() if zoo.config(name)["model_type"] in SUPPORTED]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_the_published_ones(name: str) -> None:
+    entry, count = zoo.entry(name), count_parameters(zoo.spec(name))
+    assert count.total == entry.parameters
+    if entry.active is not None:
+        assert count.active == entry.active
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_published_config_is_expressed_whole(name: str) -> None:
+    """What we write back reads as the same specification."""
+    spec = zoo.spec(name)
+    if isinstance(spec, ModelSpec):
+        assert zoo.spec_from_any_config(spec_to_hf(spec)) == spec
+
+
+def test_a_family_of_every_kind_is_there() -> None:
+    assert len(zoo.names()) == len(set(zoo.names())) > 100
+    families = {zoo.config(name)["model_type"] for name in zoo.names()}
+    assert families >= {"gpt2", "llama", "qwen3_moe", "deepseek_v3", "mamba2", "rwkv", "bert", "t5"}
+    assert all(zoo.entry(name).source for name in zoo.names())
+
+
+CARDS = {  # total and active parameters as model cards round them
+    "deepseek-v3.2": (671e9, None),
+    "kimi-k2": (1.03e12, 32.9e9),
+    "minimax-m2.5": (229e9, 10e9),
+    "qwen3-coder-480b-a35b": (480e9, 35e9),
+    "qwen3-next-80b-a3b": (80e9, 3.9e9),
+    "qwen3.5-27b": (27e9, 27e9),
+    "qwen3.5-397b-a17b": (397e9, 17e9),
+    "glm-5": (744e9, 40e9),
+    "glm-4.5": (355e9, 32e9),
+    "glm-4.5-air": (106e9, 12e9),
+    "gpt-oss-20b": (20.9e9, 3.6e9),
+    "gpt-oss-120b": (116.8e9, 5.1e9),
+    "kimi-linear-48b-a3b": (49.1e9, None),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in CARDS if name in NAMES])
+def test_counts_agree_with_model_cards(name: str) -> None:
+    count, (total, active) = count_parameters(zoo.spec(name)), CARDS[name]
+    assert count.total == pytest.approx(total, rel=0.01)
+    if active is not None:  # cards leave out the embedding or not, and round to one digit
+        assert count.active == pytest.approx(active, rel=0.2)
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'lama-3\.1-8b'\n.*'llama-3\.1-8b'"):
+        zoo.config("lama-3.1-8b")
+    assert zoo.config("Llama-3.1-8B") == zoo.config("llama-3.1-8b")
+
+
+def test_an_entry_cannot_be_changed_by_its_reader() -> None:
+    zoo.config("gpt2")["n_embd"] = 1
+    assert zoo.config("gpt2")["n_embd"] == 768
