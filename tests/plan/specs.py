@@ -15,6 +15,8 @@ from weft.spec import (
     LearnedPositions,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MixerSpec,
     MLASpec,
     MLPSpec,
@@ -69,7 +71,11 @@ MIXERS: dict[str, MixerSpec] = {
     "kimi delta": KimiDeltaSpec(4, 16, gate_rank=6),
     "mamba-2": Mamba2Spec(4, 32, 16),
     "mamba-2 biases": Mamba2Spec(4, 32, 16, num_groups=2, bias=True, conv_bias=False),
+    "mamba": MambaSpec(96, 4, 8),
+    "mamba biases": MambaSpec(96, 4, 8, bias=True, conv_bias=False, inner_norm_eps=1e-6),
     "rwkv": RWKVSpec(DIM, 48),
+    "rwkv-5": MatrixRWKVSpec(DIM, 4, 12),
+    "rwkv-6": MatrixRWKVSpec(DIM, 4, 16, shift_rank=4, decay_rank=6),
     "short convolution": ShortConvSpec(DIM, bias=True),
 }
 SPECS: dict[str, ModelSpec] = {name: model(mixer) for name, mixer in MIXERS.items()} | {

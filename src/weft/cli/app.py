@@ -211,13 +211,8 @@ _add(
     "weft report runs/quickstart",
 )
 
-_add(
-    app,
-    "plan",
-    "weft.cli.plan:plan",
-    "What training a model on a cluster takes, by arithmetic.",
-    "weft plan path/to/Qwen3-8B --tokens 1e12 --devices 64",
-    "weft plan config.json --devices 256 --slurm-file train.sbatch",
+app.command(
+    "weft.cli.plan.app:app", name="plan", help="Know what training or serving takes before it runs."
 )
 
 _recipes = App(name="recipes", help="List, show and copy configurations.", help_format="plaintext")

@@ -15,7 +15,9 @@ from weft.nn.moe.layer import build_moe
 from weft.nn.recurrent.gated_delta_net import GatedDeltaNet
 from weft.nn.recurrent.kimi_delta import KimiDelta
 from weft.nn.recurrent.linear_attention import LinearAttention
+from weft.nn.recurrent.mamba import Mamba
 from weft.nn.recurrent.mamba2 import Mamba2
+from weft.nn.recurrent.matrix_rwkv import MatrixRWKV
 from weft.nn.recurrent.rwkv import RWKV, ChannelMix
 from weft.nn.recurrent.short_conv import ShortConv
 from weft.spec import (
@@ -26,6 +28,8 @@ from weft.spec import (
     KimiDeltaSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MixerSpec,
     MLASpec,
     MLPSpec,
@@ -41,8 +45,10 @@ MIXERS: dict[type, type[nn.Module]] = {
     LinearAttentionSpec: LinearAttention,
     GatedDeltaNetSpec: GatedDeltaNet,
     KimiDeltaSpec: KimiDelta,
+    MambaSpec: Mamba,
     Mamba2Spec: Mamba2,
     RWKVSpec: RWKV,
+    MatrixRWKVSpec: MatrixRWKV,
     ShortConvSpec: ShortConv,
 }
 FFNS: dict[type, Callable[..., nn.Module]] = {

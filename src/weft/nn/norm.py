@@ -1,4 +1,6 @@
-"""RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467) and LayerNorm (arXiv:1607.06450)."""
+"""RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467), LayerNorm (arXiv:1607.06450) and GroupNorm
+(Wu and He 2018, arXiv:1803.08494).
+"""
 
 from __future__ import annotations
 
@@ -81,6 +83,37 @@ class LayerNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class GroupNorm(nn.Module):
+    """LayerNorm of each of several equal parts of the last axis, such as the heads of a mixer."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_groups: int,
+        eps: float,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
+        self.num_groups = num_groups
+        self.eps = eps
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Normalise [T, dim]."""
+        return F.group_norm(x_TD, self.num_groups, self.weight, self.bias, self.eps)
+
+    def init_parameters(self, generator: torch.Generator) -> None:
+        """Start as the plain normalisation."""
+        self.weight.fill_(1.0)
+        self.bias.zero_()
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, groups={self.num_groups}, eps={self.eps}"
 
 
 def build_norm(

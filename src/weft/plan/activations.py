@@ -18,6 +18,8 @@ from weft.spec import (
     KimiDeltaSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MLASpec,
     MLPSpec,
     MoESpec,
@@ -112,6 +114,13 @@ def _(mixer: KimiDeltaSpec, dim: int) -> Kept:
 
 
 @mixer_activations.register
+def _(mixer: MambaSpec, dim: int) -> Kept:
+    # Each number of a state decays alone: keys, queries and decays of every channel are kept.
+    expanded = 3 * mixer.inner_dim * mixer.state_dim
+    return Kept(6 * mixer.inner_dim, mixer.inner_dim + expanded).times(PLAIN_FORMULAS)
+
+
+@mixer_activations.register
 def _(mixer: Mamba2Spec, dim: int) -> Kept:
     kept = 2 * mixer.conv_dim + 3 * mixer.inner_dim
     return Kept(kept, 2 * mixer.num_heads + _states(mixer) // CHUNK).times(PLAIN_FORMULAS)
@@ -121,6 +130,14 @@ def _(mixer: Mamba2Spec, dim: int) -> Kept:
 def _(mixer: RWKVSpec, dim: int) -> Kept:
     # Three shifted inputs, key, value, receptance and their product; the running average.
     return Kept(3 * dim + 4 * mixer.attention_dim, 3 * mixer.attention_dim).times(PLAIN_FORMULAS)
+
+
+@mixer_activations.register
+def _(mixer: MatrixRWKVSpec, dim: int) -> Kept:
+    # The shifted inputs; receptance, key, value, gate, what is read and its norm; the decay.
+    inputs = 4 * dim if mixer.shift_rank is None else 2 * 5 * dim
+    decay = mixer.inner_dim + _states(mixer) // CHUNK
+    return Kept(inputs + 6 * mixer.inner_dim, decay).times(PLAIN_FORMULAS)
 
 
 @mixer_activations.register
@@ -154,5 +171,5 @@ def _(ffn: ChannelMixSpec, dim: int) -> Kept:
     return Kept(4 * dim + 2 * ffn.hidden_dim)
 
 
-def _states(mixer: GatedDeltaNetSpec | KimiDeltaSpec | Mamba2Spec) -> int:
+def _states(mixer: GatedDeltaNetSpec | KimiDeltaSpec | Mamba2Spec | MatrixRWKVSpec) -> int:
     return mixer.states["matrix"].num_values

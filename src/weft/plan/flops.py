@@ -21,6 +21,8 @@ from weft.spec import (
     LayerSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MLASpec,
     ModelSpec,
     MoESpec,
@@ -188,6 +190,11 @@ def _(mixer: KimiDeltaSpec) -> int:
 
 
 @recurrence_flops.register
+def _(mixer: MambaSpec) -> int:
+    return mixer.inner_dim * (4 * mixer.state_dim + 2 * mixer.conv_kernel)
+
+
+@recurrence_flops.register
 def _(mixer: Mamba2Spec) -> int:
     return 4 * mixer.inner_dim * mixer.state_dim + 2 * mixer.conv_dim * mixer.conv_kernel
 
@@ -195,6 +202,11 @@ def _(mixer: Mamba2Spec) -> int:
 @recurrence_flops.register
 def _(mixer: RWKVSpec) -> int:
     return 0  # its average is taken number by number
+
+
+@recurrence_flops.register
+def _(mixer: MatrixRWKVSpec) -> int:
+    return 4 * mixer.inner_dim * mixer.head_dim
 
 
 @recurrence_flops.register

@@ -21,6 +21,8 @@ from weft.spec import (
     LayerSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MLASpec,
     MLPSpec,
     MoESpec,
@@ -131,6 +133,11 @@ def _recurrent(mixer: object, dim: int) -> Iterator[Matrix]:
         yield Matrix("gates down", dim, 2 * rank)
         yield Matrix("gates up", rank, 2 * inner, "columns")
         yield Matrix("out", inner, dim, "rows")
+    elif isinstance(mixer, MambaSpec):
+        yield Matrix("in", dim, 2 * mixer.inner_dim, "columns")
+        yield Matrix("selection", mixer.inner_dim, mixer.step_rank + 2 * mixer.state_dim, "rows")
+        yield Matrix("step", mixer.step_rank, mixer.inner_dim, "columns")
+        yield Matrix("out", mixer.inner_dim, dim, "rows")
     elif isinstance(mixer, Mamba2Spec):
         columns = mixer.inner_dim + mixer.conv_dim + mixer.num_heads
         yield Matrix("in", dim, columns, "columns")
@@ -138,6 +145,8 @@ def _recurrent(mixer: object, dim: int) -> Iterator[Matrix]:
     elif isinstance(mixer, RWKVSpec):
         yield Matrix("in", dim, 3 * mixer.attention_dim, "columns")
         yield Matrix("out", mixer.attention_dim, dim, "rows")
+    elif isinstance(mixer, MatrixRWKVSpec):
+        yield from _matrix_rwkv(mixer, dim)
     elif isinstance(mixer, ShortConvSpec):
         yield Matrix("in", dim, 3 * mixer.dim, "columns")
         yield Matrix("out", mixer.dim, dim, "rows")
@@ -151,6 +160,16 @@ def _recurrent(mixer: object, dim: int) -> Iterator[Matrix]:
         yield Matrix("out", values, dim, "rows")
     else:
         raise TypeError(f"no matrices are known for {type(mixer).__name__}")
+
+
+def _matrix_rwkv(mixer: MatrixRWKVSpec, dim: int) -> Iterator[Matrix]:
+    yield Matrix("in", dim, 4 * mixer.inner_dim, "columns")
+    if mixer.shift_rank is not None and mixer.decay_rank is not None:
+        yield Matrix("shift down", dim, 5 * mixer.shift_rank)
+        yield Matrix("shift up", mixer.shift_rank, 5 * dim)
+        yield Matrix("decay down", dim, mixer.decay_rank)
+        yield Matrix("decay up", mixer.decay_rank, mixer.inner_dim, "columns")
+    yield Matrix("out", mixer.inner_dim, dim, "rows")
 
 
 def _ffn(ffn: object, dim: int) -> Iterator[Matrix]:

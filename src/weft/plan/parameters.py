@@ -22,6 +22,8 @@ from weft.spec import (
     LearnedPositions,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MixerSpec,
     MLASpec,
     MLPSpec,
@@ -278,6 +280,13 @@ def _(part: KimiDeltaSpec, dim: int, norm: NormSpec) -> int:
 
 
 @other_parameters.register
+def _(part: MambaSpec, dim: int, norm: NormSpec) -> int:
+    # Convolution; rates, skip and step of each channel.
+    count = part.inner_dim * (part.conv_kernel + part.conv_bias + part.state_dim + 2)
+    return count + (2 * part.inner_dim + dim) * part.bias
+
+
+@other_parameters.register
 def _(part: Mamba2Spec, dim: int, norm: NormSpec) -> int:
     count = part.conv_dim * (part.conv_kernel + part.conv_bias)
     count += 3 * part.num_heads + part.inner_dim  # decay, skip and step per head; gated norm
@@ -287,6 +296,12 @@ def _(part: Mamba2Spec, dim: int, norm: NormSpec) -> int:
 @other_parameters.register
 def _(part: RWKVSpec, dim: int, norm: NormSpec) -> int:
     return 2 * part.attention_dim + 3 * dim  # decay and bonus; the shift of key, value, receptance
+
+
+@other_parameters.register
+def _(part: MatrixRWKVSpec, dim: int, norm: NormSpec) -> int:
+    count = 4 * part.inner_dim  # decay and bonus; weight and bias of the norm
+    return count + (4 if part.shift_rank is None else 5 + 1) * dim  # shares of the previous token
 
 
 @other_parameters.register

@@ -20,6 +20,8 @@ from weft.spec.recurrent import (
     KimiDeltaSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     RWKVSpec,
     ShortConvSpec,
 )
@@ -54,6 +56,8 @@ __all__ = [
     "MLASpec",
     "MLPSpec",
     "Mamba2Spec",
+    "MambaSpec",
+    "MatrixRWKVSpec",
     "MixerSpec",
     "MoESpec",
     "ModelShape",

@@ -22,6 +22,8 @@ from weft.spec.recurrent import (
     KimiDeltaSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     RWKVSpec,
     ShortConvSpec,
 )
@@ -33,8 +35,10 @@ MixerSpec = (
     | LinearAttentionSpec
     | GatedDeltaNetSpec
     | KimiDeltaSpec
+    | MambaSpec
     | Mamba2Spec
     | RWKVSpec
+    | MatrixRWKVSpec
     | ShortConvSpec
 )
 FFNSpec = MLPSpec | MoESpec | ChannelMixSpec

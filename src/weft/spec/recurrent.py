@@ -24,7 +24,10 @@ class LinearAttentionSpec(CacheKinds):
         normalise: Divide by phi(q) . sum phi(k), as the paper does.
         gate_rank: Rank of the data-dependent decay per key dimension (gated linear attention,
             arXiv:2312.06635); none means no decay.
-        retention: Head n forgets at the fixed rate 1 - 2^(-5-n) (RetNet, arXiv:2307.08621).
+        retention: Head n keeps the fixed share 1 - 2^(-5-n) per token (RetNet, arXiv:2307.08621).
+        lightning: Head n keeps exp(-lightning 2^(-8 (n + 1) / N)) per token (Lightning
+            Attention-2, arXiv:2401.04658); MiniMax-01 lowers the factor from 1 in its first layer
+            to 0 in its last.
         output_gate: Normalise each head and multiply it by the SiLU of the input (both papers).
     """
 
@@ -35,14 +38,19 @@ class LinearAttentionSpec(CacheKinds):
     normalise: bool = True
     gate_rank: int | None = None
     retention: bool = False
+    lightning: float | None = None
     output_gate: bool = False
 
     def __post_init__(self) -> None:
-        if self.retention and self.gate_rank is not None:
+        chosen = [self.gate_rank is not None, self.retention, self.lightning is not None]
+        if sum(chosen) > 1:
             raise ConfigError(
-                f"linear attention has fixed decays and a gate of rank {self.gate_rank}",
-                fix="choose retention or gate_rank",
+                f"linear attention has several decays: gate_rank={self.gate_rank}, "
+                f"retention={self.retention}, lightning={self.lightning}",
+                fix="choose one of them",
             )
+        if self.lightning is not None and self.lightning < 0:
+            raise ConfigError(f"lightning is {self.lightning}; a decay's factor is at least 0")
 
     @property
     def states(self) -> Mapping[str, StateSpec]:
@@ -123,6 +131,38 @@ class KimiDeltaSpec(CacheKinds):
 
 
 @dataclass(frozen=True)
+class MambaSpec(CacheKinds):
+    """Mamba, a selective state-space layer (Gu and Dao 2023, arXiv:2312.00752).
+
+    Attributes:
+        inner_dim: Channels, each with a state of its own.
+        step_rank: Inner width of the projection to step sizes.
+        state_dim: Width of the state per channel.
+        conv_kernel: Taps of the short causal convolution.
+        conv_bias: Whether it has a bias.
+        bias: Whether the projections into and out of the layer have a bias.
+        inner_norm_eps: Normalise steps, B and C to unit root mean square (Falcon-Mamba,
+            arXiv:2410.05355), with this added; none leaves them.
+    """
+
+    inner_dim: int
+    step_rank: int
+    state_dim: int = 16
+    conv_kernel: int = 4
+    conv_bias: bool = True
+    bias: bool = False
+    inner_norm_eps: float | None = None
+
+    @property
+    def states(self) -> Mapping[str, StateSpec]:
+        """The last inputs of the convolution and the state of every channel."""
+        return {
+            "conv": StateSpec((self.conv_kernel - 1, self.inner_dim)),
+            "matrix": StateSpec((self.inner_dim, self.state_dim, 1), "float32"),
+        }
+
+
+@dataclass(frozen=True)
 class Mamba2Spec(CacheKinds):
     """Mamba-2, a selective state-space layer (Dao and Gu 2024, arXiv:2405.21060).
 
@@ -186,6 +226,50 @@ class RWKVSpec(CacheKinds):
         return {
             "shift": StateSpec((self.dim,)),
             "average": StateSpec((3, self.attention_dim), "float32"),
+        }
+
+
+@dataclass(frozen=True)
+class MatrixRWKVSpec(CacheKinds):
+    """Time mixing of RWKV-5 and RWKV-6 (Peng et al. 2024, arXiv:2404.05892): a matrix per head.
+
+    Without ranks it is RWKV-5 (Eagle), whose decays and shares of the previous token are fixed per
+    channel; with them RWKV-6 (Finch), where both depend on the token through low-rank maps.
+
+    Attributes:
+        dim: Channels of the model, for the state of the token shift.
+        num_heads: Heads (N).
+        head_dim: Width of a head (H).
+        shift_rank: Inner width of the map to the five shares.
+        decay_rank: Inner width of the map to the decay.
+        norm_eps: Of the norm of each head.
+    """
+
+    dim: int
+    num_heads: int
+    head_dim: int
+    shift_rank: int | None = None
+    decay_rank: int | None = None
+    norm_eps: float = 64e-5
+
+    def __post_init__(self) -> None:
+        if (self.shift_rank is None) != (self.decay_rank is None):
+            raise ConfigError(
+                f"RWKV has shift_rank={self.shift_rank} and decay_rank={self.decay_rank}",
+                fix="give both (RWKV-6) or none (RWKV-5)",
+            )
+
+    @property
+    def inner_dim(self) -> int:
+        """Channels of all heads."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def states(self) -> Mapping[str, StateSpec]:
+        """The previous token's input and one matrix per head."""
+        return {
+            "shift": StateSpec((self.dim,)),
+            "matrix": StateSpec((self.num_heads, self.head_dim, self.head_dim), "float32"),
         }
 
 

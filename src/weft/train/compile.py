@@ -9,18 +9,20 @@ nothing can be compiled, training goes on without.
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from weft.models.decoder import Decoder
+from weft.models.decoder import Block
 
 
-def compile_blocks(model: Decoder, *, backend: str = "inductor") -> str | None:
+def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> str | None:
     """Compile the model's blocks in place; returns why not where that is impossible."""
     try:
         torch.compile(_probe, backend=backend)(torch.ones(2))
     except Exception as error:
         return f"torch.compile does not work here ({_first_line(error)}); training runs without it"
-    for layer in model.layers:
-        layer.compile(backend=backend)
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(backend=backend)
     return None
 
 

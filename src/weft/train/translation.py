@@ -135,7 +135,7 @@ class TranslationConfig(LoopConfig):
     tokens_per_step: int = 4096
     sample_interval_s: float | None = None
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=3e-3, matrix_lr=1e-2)
+        default_factory=lambda: OptimizerConfig(lr=1.5e-3, matrix_lr=5e-3)
     )
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig(kind="linear", warmup_steps=100)

@@ -9,7 +9,7 @@ from tests.nn.paged import BLOCK_SIZE, paged_step
 from tests.nn.recurrent.models import MIXERS, build, model_spec
 from weft.core.errors import ConfigError
 from weft.nn.kv_cache import KVCache, bytes_per_block, bytes_per_sequence
-from weft.spec import GatedDeltaNetSpec, KimiDeltaSpec, LinearAttentionSpec
+from weft.spec import GatedDeltaNetSpec, KimiDeltaSpec, LinearAttentionSpec, MatrixRWKVSpec
 
 
 def test_state_of_a_layer_in_two_byte_numbers():
@@ -50,8 +50,14 @@ def test_hybrid_models_cache_tokens_in_their_attention_layers_only():
     assert [bool(layer.states) for layer in spec.layers] == [True, False, True]
 
 
-def test_heads_that_do_not_share_are_refused():
+def test_descriptions_that_contradict_themselves_are_refused():
     with pytest.raises(ConfigError, match="6 value heads cannot share 4 key heads"):
         GatedDeltaNetSpec(4, 6, 8, 8)
-    with pytest.raises(ConfigError, match="fixed decays and a gate of rank 4"):
+    with pytest.raises(ConfigError, match="several decays: gate_rank=4, retention=True"):
         LinearAttentionSpec(2, 8, 8, retention=True, gate_rank=4)
+    with pytest.raises(ConfigError, match="several decays"):
+        LinearAttentionSpec(2, 8, 8, retention=True, lightning=1.0)
+    with pytest.raises(ConfigError, match=r"lightning is -1\.0"):
+        LinearAttentionSpec(2, 8, 8, lightning=-1.0)
+    with pytest.raises(ConfigError, match="shift_rank=4 and decay_rank=None"):
+        MatrixRWKVSpec(32, 4, 8, shift_rank=4)

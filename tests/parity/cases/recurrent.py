@@ -1,7 +1,7 @@
 """Decoders with recurrent layers.
 
 transformers runs its own torch forms of the recurrences here, with chunks of other lengths than
-ours. Gated linear attention, plain linear attention and retention have no model in transformers;
+ours. Linear attention, plain, gated or with fixed decays, RWKV-5 and RWKV-6 have no model there;
 ``tests/ops/recurrent`` and ``tests/nn/recurrent`` hold them to the written recurrence.
 """
 
@@ -58,6 +58,14 @@ MAMBA = {
     "chunk_size": 16,
     "pad_token_id": None,
 }
+MAMBA_1 = {
+    "hidden_size": 40,
+    "state_size": 6,
+    "num_hidden_layers": 3,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 RWKV = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -109,6 +117,20 @@ CASES = {
         },
         frozen=ROUTER_BIAS,
     ),
+    "mamba": Case("Mamba", MAMBA_1),
+    "mamba-bias": Case(
+        "Mamba",
+        {
+            **MAMBA_1,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "conv_kernel": 3,
+            "expand": 3,
+            "time_step_rank": 5,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon-mamba": Case("FalconMamba", {**MAMBA_1, "mixer_rms_eps": 1e-5}),
     "mamba2": Case("Mamba2", MAMBA, sample=True),
     "mamba2-bias": Case(
         "Mamba2",

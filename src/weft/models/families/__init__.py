@@ -86,6 +86,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         aliases=((r"\.block_sparse_moe\.(gate|up|down)_proj\.", r".mlp.\1_proj."),),
     ),
     "lfm2": KeyMap(hybrid.lfm2),
+    **dict.fromkeys(("mamba", "falcon_mamba"), KeyMap(recurrent.mamba)),
     "mamba2": KeyMap(recurrent.mamba2),
     "rwkv": KeyMap(recurrent.rwkv),
 }

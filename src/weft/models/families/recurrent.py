@@ -1,21 +1,27 @@
-"""Tensor names of Mamba-2 and RWKV-4: recurrent layers only."""
+"""Tensor names of Mamba, Mamba-2 and RWKV-4: recurrent layers only."""
 
 from __future__ import annotations
 
 from weft.models.hf_keys import Rule, affine, decoder_rules, rename
 from weft.models.hf_layouts import Inserted
-from weft.spec import LayerSpec, Mamba2Spec, ModelSpec
+from weft.spec import LayerSpec, Mamba2Spec, MambaSpec, ModelSpec
+
+
+BACKBONE = {
+    "embed": "backbone.embeddings.weight",
+    "norm": "backbone.norm_f",
+    "layers": "backbone.layers.",
+}
+
+
+def mamba(spec: ModelSpec) -> tuple[Rule, ...]:
+    """Mamba and Falcon-Mamba."""
+    return decoder_rules(spec, _mamba_layer, **BACKBONE)
 
 
 def mamba2(spec: ModelSpec) -> tuple[Rule, ...]:
     """Mamba-2."""
-    return decoder_rules(
-        spec,
-        _mamba2_layer,
-        embed="backbone.embeddings.weight",
-        norm="backbone.norm_f",
-        layers="backbone.layers.",
-    )
+    return decoder_rules(spec, _mamba2_layer, **BACKBONE)
 
 
 def rwkv(spec: ModelSpec) -> tuple[Rule, ...]:
@@ -33,6 +39,22 @@ def rwkv(spec: ModelSpec) -> tuple[Rule, ...]:
     )
 
 
+def _mamba_layer(layer: LayerSpec) -> tuple[Rule, ...]:
+    mixer = layer.mixer
+    assert isinstance(mixer, MambaSpec)
+    rules = (
+        *affine("in_proj", "in_proj", bias=mixer.bias),
+        *affine("conv", "conv1d", bias=mixer.conv_bias, layout=Inserted((1,))),
+        rename("x_proj.weight", "x_proj.weight"),
+        rename("step.weight", "dt_proj.weight"),
+        rename("dt_bias", "dt_proj.bias"),
+        rename("a_log", "A_log"),
+        rename("skip", "D"),
+        *affine("out", "out_proj", bias=mixer.bias),
+    )
+    return _only_mixer(rules)
+
+
 def _mamba2_layer(layer: LayerSpec) -> tuple[Rule, ...]:
     mixer = layer.mixer
     assert isinstance(mixer, Mamba2Spec)
@@ -45,6 +67,10 @@ def _mamba2_layer(layer: LayerSpec) -> tuple[Rule, ...]:
         rename("norm.weight", "norm.weight"),
         *affine("out", "out_proj", bias=mixer.bias),
     )
+    return _only_mixer(rules)
+
+
+def _only_mixer(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return (
         rename("mixer_norm.weight", "norm.weight"),
         *(rule.under("mixer.", "mixer.") for rule in rules),

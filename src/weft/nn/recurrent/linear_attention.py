@@ -71,11 +71,12 @@ class LinearAttention(nn.Module):
         if spec.gate_rank is not None:
             gate_TNK = self.forget(self.forget_low(x_TD)).unflatten(-1, (-1, spec.key_dim))
             return (F.logsigmoid(gate_TNK.float()) / _GATE_TEMPERATURE,)
+        heads_N1 = torch.arange(spec.num_heads, dtype=torch.float32, device=x_TD.device)[:, None]
         if spec.retention:
-            heads_N1 = torch.arange(spec.num_heads, dtype=torch.float32, device=x_TD.device)[
-                :, None
-            ]
             return (torch.log1p(-(2.0 ** (-5.0 - heads_N1))).expand(len(x_TD), -1, -1),)
+        if spec.lightning is not None:
+            slopes_N1 = 2.0 ** (-8.0 * (heads_N1 + 1) / spec.num_heads)
+            return ((-spec.lightning * slopes_N1).expand(len(x_TD), -1, -1),)
         return ()
 
     def _recur(

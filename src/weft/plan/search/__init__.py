@@ -4,5 +4,4 @@
 - ``space.py``     all training layouts of a number of devices, each checked by the rules.
 - ``training.py``  memory first, then step time; the best, why others fell, single changes.
 - ``serving.py``   replicas, parallel sizes and split pools under a service level; Pareto front.
-- ``launch.py``    the command that runs a found layout with weft's own trainer or server.
 """

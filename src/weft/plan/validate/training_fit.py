@@ -41,7 +41,7 @@ CONSTANTS = (
     Constant("expert_hidden", 0.7, 1.0, 0.05, 1.0),
     Constant("expert_host_s", 4e-4),
     Constant("send_exposed", 0.3, 1.0, 0.01, 1.0),
-    Constant("engine_s", 14e-3, 1.0),
+    Constant("engine_s", 11e-3, 1.0),
     Constant("host_s", 0.03),
 )
 

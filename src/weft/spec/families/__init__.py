@@ -26,6 +26,7 @@ from weft.spec.families import (
     latent,
     lfm2,
     llama,
+    mamba,
     mamba2,
     minimax_m2,
     mistral,
@@ -81,6 +82,7 @@ FAMILIES: dict[str, Family] = {
     qwen_moe.QWEN3: Family(qwen_moe.from_hf_qwen3, qwen_moe.to_hf, exact=True),
     gemma3.MULTIMODAL_TYPE: Family(gemma3.multimodal_from_hf, gemma3.multimodal_to_hf),
     **{family.MODEL_TYPE: Family(family.from_hf, family.to_hf, exact=True) for family in RECURRENT},
+    **dict.fromkeys(mamba.ARCHITECTURES, Family(mamba.from_hf, mamba.to_hf, exact=True)),
     **dict.fromkeys(
         qwen_hybrid.ARCHITECTURES, Family(qwen_hybrid.from_hf, qwen_hybrid.to_hf, exact=True)
     ),

@@ -1,4 +1,4 @@
-"""``weft plan``: what training a model on a cluster takes, by arithmetic."""
+"""``weft plan cluster``: what training a model on a cluster takes, by arithmetic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weft.plan.cluster import ClusterPlan, plan_cluster
 from weft.spec.families import spec_from_hf
 
 
-def plan(
+def cluster(
     model: Path,
     *,
     tokens: float = 1e12,
