@@ -10,6 +10,7 @@ from weft.data.tasks.addition import Addition
 from weft.data.tasks.task import sample as sample_problems
 from weft.engine.llm import LLM
 from weft.spec.sampling import SamplingParams
+from weft.spec.structured import Regex
 from weft.text.render import Renderer
 
 
@@ -27,7 +28,7 @@ def draw(llm, *, seed=7, count=3, group_size=4, temperature=1.0, skip=0):
     [
         {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"presence_penalty": 0.5},
         {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1}, {"min_tokens": 1},
-        {"temperature": 0.0}, {"seed": 1},
+        {"temperature": 0.0}, {"seed": 1}, {"structured": Regex("a")},
     ],
 )  # fmt: skip
 def test_sampling_the_trainer_cannot_reproduce_is_refused(changes):

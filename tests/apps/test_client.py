@@ -15,6 +15,7 @@ from weft.core.errors import (
     QueueFullError,
     RequestError,
     ResourceError,
+    UnsupportedError,
     WeftError,
 )
 from weft.serve.app import create_app
@@ -22,6 +23,15 @@ from weft.serve.limits import ServerConfig
 from weft.serve.server import BackgroundServer
 from weft.spec.request import FinishReason
 from weft.spec.sampling import SamplingParams
+from weft.spec.structured import (
+    EBNF,
+    AfterThoughts,
+    Choice,
+    JSONObject,
+    JSONSchema,
+    Regex,
+    StructuredSpec,
+)
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -66,6 +76,23 @@ def test_sampling_reaches_the_engine(client: HttpChatClient, engine: FakeEngine)
     sampling = SamplingParams(temperature=0.0, max_tokens=9, stop=("x",), seed=4, logprobs=2)
     client.chat(MESSAGES, sampling)
     assert engine.requests[0].sampling == sampling
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [JSONSchema('{"type": "null"}'), JSONObject(), Regex("a+"), EBNF("start: /a/"), Choice(("a",))],
+)
+def test_a_structure_reaches_the_engine(
+    client: HttpChatClient, engine: FakeEngine, spec: StructuredSpec
+):
+    client.chat(MESSAGES, SamplingParams(structured=spec))
+    assert engine.requests[0].sampling.structured == spec
+
+
+def test_a_structure_without_a_field_is_refused(client: HttpChatClient):
+    spec = AfterThoughts(Regex("a"), "</think>")
+    with pytest.raises(UnsupportedError):
+        client.chat(MESSAGES, SamplingParams(structured=spec))
 
 
 def test_closing_a_stream_ends_the_request(client: HttpChatClient, engine: FakeEngine):

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from weft.checkpoint.hf import hf_tensors, load_hf_tensors, load_model, load_spec, save_model
-from weft.core.errors import CheckpointError, InputFileError
+from weft.core.errors import CheckpointError, InputFileError, ResourceError
 from weft.models.decoder import Decoder
 from weft.spec import ModelShape
 
@@ -111,33 +112,23 @@ def test_a_wrong_folder_says_what_is_needed(tmp_path: Path) -> None:
         load_model(tmp_path / "none")
 
 
-WRITE_WITH_LITTLE_SPACE = """
-import resource, sys
-from pathlib import Path
-from weft.checkpoint.hf import load_model, save_model
-from weft.core.errors import ResourceError
-model = load_model(Path(sys.argv[1]))
-model.embed.weight.data.zero_()
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    save_model(model, Path(sys.argv[1]))
-except ResourceError as error:
-    assert "the disk is full" in str(error), error
-    sys.exit(0)
-sys.exit("no error")
-"""
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """Let the system refuse longer files, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path) -> None:
-    model = build()
+    model, changed = build(), build()
+    changed.embed.weight.data.zero_()
     save_model(model, tmp_path)
     before = sorted(file.name for file in tmp_path.iterdir())
-    result = subprocess.run(
-        [sys.executable, "-c", WRITE_WITH_LITTLE_SPACE, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    with largest_file(20_000), pytest.raises(ResourceError, match="the disk is full"):
+        save_model(changed, tmp_path)
     assert_same(load_model(tmp_path), model)
     assert sorted(file.name for file in tmp_path.iterdir()) == before

@@ -31,8 +31,8 @@ def arguments(files: Path, out: Path, kind: str) -> list[str]:
         "val-source": files / "train.de", "val-target": files / "train.en",
         "test-source": files / "train.de", "test-target": files / "train.en",
         "model.kind": kind, "model.dim": 32, "model.num-layers": 1, "model.num-heads": 2,
-        "model.hidden-dim": 32, "vocab-size": 300, "steps": 60, "tokens-per-step": 256,
-        "sequence-length": 64, "dropout": 0, "precision": "fp32", "eval-interval-s": 0.2,
+        "model.hidden-dim": 32, "vocab-size": 300, "steps": 60, "tokens-per-step": 512,
+        "sequence-length": 64, "dropout": 0, "precision": "fp32", "eval-interval-s": 0.15,
         "optimizer.lr": 0.01, "optimizer.matrix-lr": 0.02, "schedule.warmup-steps": 5,
         "num-threads": 1, "minutes": 5, "device": "cpu",
     }  # fmt: skip

@@ -20,6 +20,7 @@ RECIPE_OF_VERB = {
     "grpo": "grpo",
     "eval": "eval",
     "quickstart": "quickstart",
+    "translate train": "translation",
     "data build": "corpus",
 }
 

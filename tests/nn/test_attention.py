@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.nn.paged import assert_packed_equals_paged
+from weft.core.errors import ConfigError
 from weft.models.decoder import Decoder
 from weft.nn.attention import Attention
 from weft.nn.context import StepContext
@@ -179,6 +180,34 @@ def test_alibi_slopes_are_the_published_ones() -> None:
         alibi_slopes(12)[8:], torch.tensor([2.0**-0.5, 2.0**-1.5, 2.0**-2.5, 2.0**-3.5])
     )
     assert alibi_slopes(1).tolist() == [2.0**-8]
+
+
+@pytest.mark.parametrize("num_heads", [2, 8, 12])
+def test_stretched_slopes_keep_the_nearest_head_and_divide_the_farthest(num_heads: int) -> None:
+    """NTK-aware scaling, where the base of a geometric series is what is stretched."""
+    plain = alibi_slopes(num_heads)
+    stretched = alibi_slopes(num_heads, stretch=4.0)
+    near, far = plain.argmax(), plain.argmin()
+    torch.testing.assert_close(stretched[near], plain[near])
+    torch.testing.assert_close(stretched[far], plain[far] / 4)
+    assert torch.equal(plain.argsort(), stretched.argsort())
+    assert torch.equal(alibi_slopes(num_heads, stretch=1.0), plain)
+    if num_heads == 8:
+        series = (stretched[1:] / stretched[:-1]).unique()
+        torch.testing.assert_close(series, torch.full_like(series, 0.5 * 4 ** (-1 / 7)))
+    assert alibi_slopes(1, stretch=4.0).tolist() == [2.0**-10]
+
+
+def test_stretched_slopes_reach_the_scores() -> None:
+    plain = AttentionSpec(4, 4, 8, rotary=None, alibi=True)
+    context = StepContext.packed([LENGTH])
+    near, far = (
+        build(spec)(inputs(), context) for spec in (plain, replace(plain, alibi_stretch=8.0))
+    )
+    assert torch.equal(near[0], far[0]), "a token sees itself at distance 0"
+    assert not torch.allclose(near[5:], far[5:])
+    with pytest.raises(ConfigError, match=r"alibi_stretch is 0\.5"):
+        replace(plain, alibi_stretch=0.5)
 
 
 def test_alibi_takes_a_slope_per_position_of_distance() -> None:

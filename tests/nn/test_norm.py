@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weft.nn.norm import LayerNorm, RMSNorm, build_norm
+from weft.nn.norm import GroupNorm, LayerNorm, RMSNorm, build_norm
 from weft.spec import NormSpec
 
 DIM, EPS = 96, 1e-6
@@ -53,6 +53,14 @@ def test_layer_norm_is_group_norm_of_one_group_and_batch_norm_of_the_transpose()
     layer = LayerNorm(DIM, EPS)(x)
     torch.testing.assert_close(F.group_norm(x, 1, eps=EPS), layer)
     torch.testing.assert_close(F.batch_norm(x.T, None, None, training=True, eps=EPS).T, layer)
+
+
+def test_group_norm_is_layer_norm_of_every_group() -> None:
+    ours, theirs = filled(GroupNorm(DIM, 4, EPS)), torch.nn.GroupNorm(4, DIM, EPS)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(inputs()), theirs(inputs()))
+    parts = LayerNorm(DIM // 4, EPS)(inputs().unflatten(-1, (4, -1)))
+    torch.testing.assert_close(GroupNorm(DIM, 4, EPS)(inputs()), parts.flatten(1))
 
 
 def test_batch_norm_lets_samples_see_each_other_and_layer_norm_does_not() -> None:

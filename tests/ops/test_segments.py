@@ -8,7 +8,11 @@ from torch import Tensor
 
 from weft.core.errors import ConfigError
 from weft.ops import ScoreRule, packed_attention
-from weft.ops.attention.segments import attend_with_memory, shifted_attention
+from weft.ops.attention.segments import (
+    attend_with_memory,
+    global_attention,
+    shifted_attention,
+)
 
 RULE = ScoreRule(0.25)
 
@@ -76,3 +80,41 @@ def test_a_memory_of_everything_needs_no_window_and_gets_no_gradient() -> None:
     (grad,) = torch.autograd.grad(out.sum(), k)
     assert grad[:7].abs().max() == 0
     assert grad[7:].abs().max() > 0
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_global_tokens_see_all_and_are_seen_by_all(causal: bool, softcap: float | None) -> None:
+    """Every pair by hand: in the window, or one of them global, and not ahead."""
+    q, k, v = heads(13, torch.float64)
+    is_global, lengths = torch.zeros(13, dtype=torch.bool), (8, 5)
+    is_global[[0, 5, 9]] = True
+    rule = ScoreRule(0.25, window=2, causal=causal, softcap=softcap)
+    got = global_attention(q, k, v, is_global, lengths, rule)
+    for i in range(13):
+        first, stop = (0, 8) if i < 8 else (8, 13)
+        seen = [
+            j
+            for j in range(first, i + 1 if causal else stop)
+            if abs(i - j) < 2 or is_global[i] or is_global[j]
+        ]
+        for head in range(4):
+            scores = k[seen, head // 2] @ q[i, head] * 0.25
+            if softcap is not None:
+                scores = softcap * (scores / softcap).tanh()
+            expected = scores.softmax(0) @ v[seen, head // 2]
+            torch.testing.assert_close(got[i, head], expected)
+
+
+def test_without_global_tokens_only_the_window_is_left() -> None:
+    q, k, v = heads(20)
+    rule = ScoreRule(0.25, window=4)
+    got = global_attention(q, k, v, torch.zeros(20, dtype=torch.bool), (12, 8), rule)
+    torch.testing.assert_close(got, packed_attention(q, k, v, (12, 8), rule))
+
+
+def test_global_tokens_with_slopes_are_refused() -> None:
+    q, k, v = heads(4)
+    rule = ScoreRule(0.25, slopes_N=torch.ones(4))
+    with pytest.raises(ConfigError, match="no sinks, slopes"):
+        global_attention(q, k, v, torch.ones(4, dtype=torch.bool), (4,), rule)

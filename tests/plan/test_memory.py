@@ -29,6 +29,8 @@ from weft.spec import (
     KimiDeltaSpec,
     LayerSpec,
     Mamba2Spec,
+    MambaSpec,
+    MatrixRWKVSpec,
     MixerSpec,
     MLASpec,
     MLPSpec,
@@ -126,6 +128,9 @@ WIDE: dict[str, MixerSpec] = {
     "kimi delta": KimiDeltaSpec(4, 64),
     "mamba-2": Mamba2Spec(8, 64, 64),
     "rwkv": RWKVSpec(256, 256),
+    "rwkv-5": MatrixRWKVSpec(256, 4, 64),
+    "rwkv-6": MatrixRWKVSpec(256, 4, 64, shift_rank=16, decay_rank=32),
+    "mamba": MambaSpec(512, 16),
 }
 
 

@@ -79,7 +79,7 @@ def test_an_unknown_nested_field_is_refused_with_the_nearest_of_its_level():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("response_format", {"type": "json_object"}),
+        ("prediction", {"type": "content", "content": "a"}),
         ("best_of", 3),
     ],
 )

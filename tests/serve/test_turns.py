@@ -114,8 +114,7 @@ def test_the_history_of_a_tool_call_reaches_the_template(build_app: BuildApp):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user"}]}, "messages"),
         ({"messages": [{"role": "assistant", "tool_calls": [
             {"function": {"name": "f", "arguments": "{"}}]}]}, "messages"),

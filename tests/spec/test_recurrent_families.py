@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from weft.spec import (
     GatedDeltaNetSpec,
     KimiDeltaSpec,
     Mamba2Spec,
+    MambaSpec,
     MLASpec,
     MLPSpec,
     MoESpec,
@@ -88,6 +90,23 @@ def test_mamba2_step_limits_come_in_three_spellings(stored, limit):
     assert spec.layers[0].ffn is None
 
 
+def test_mamba_is_mixers_only_and_tied():
+    spec = spec_from_hf(PUBLISHED["Mamba-130M"])
+    assert {layer.mixer for layer in spec.layers} == {MambaSpec(1536, 48)}
+    assert {layer.ffn for layer in spec.layers} == {None}
+    assert spec.tie_embeddings
+    automatic = {**PUBLISHED["Mamba-130M"], "hidden_size": 100, "time_step_rank": "auto"}
+    assert spec_from_hf(automatic).layers[0].mixer == MambaSpec(200, 7)
+
+
+def test_falcon_mamba_normalises_what_it_selects_with():
+    falcon = {**PUBLISHED["Mamba-130M"], "model_type": "falcon_mamba", "mixer_rms_eps": 1e-5}
+    spec = spec_from_hf(falcon)
+    assert spec.layers[0].mixer == MambaSpec(1536, 48, inner_norm_eps=1e-5)
+    with pytest.raises(UnsupportedError, match="inner_norm_eps"):
+        spec_to_hf(dataclasses.replace(spec, family="mamba"))
+
+
 @pytest.mark.parametrize(
     ("width", "adjusted"), [({"block_ff_dim": 12288}, 8192), ({"block_ff_dim": 10752}, 7168)]
 )
@@ -107,6 +126,7 @@ def test_lfm2_rounds_its_inner_width(width, adjusted):
         ("Kimi-Linear-48B-A3B", "moe_router_activation_func", "softmax"),
         ("Kimi-Linear-48B-A3B", "layer_types", ["chunked_attention"] * 27),
         ("Mamba-Codestral-7B", "hidden_act", "gelu"),
+        ("Mamba-130M", "hidden_act", "gelu"),
         ("RWKV-4-169M", "layer_norm_epsilon", 1e-3),
         ("LFM2-1.2B", "layer_types", ["linear_attention"] * 16),
         ("Qwen3.5-27B", "text_config", None),

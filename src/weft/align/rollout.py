@@ -26,7 +26,8 @@ def check_sampling(sampling: SamplingParams) -> None:
     does not know, which biases the ratio; temperature is the same division on both sides.
 
     Raises:
-        ConfigError: greedy sampling, top-p, top-k, min-p, penalties, min_tokens or a seed.
+        ConfigError: greedy sampling, top-p, top-k, min-p, penalties, min_tokens, a structure or a
+            seed.
     """
     if sampling.greedy:
         raise ConfigError(
@@ -51,6 +52,7 @@ def _shaping(sampling: SamplingParams) -> dict[str, object]:
     names = (
         "top_k", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
         "repetition_penalty", "min_tokens", "logit_bias", "allowed_token_ids", "bad_words",
+        "structured",
     )  # fmt: skip
     values = {name: getattr(sampling, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(neutral, name)}

@@ -17,9 +17,18 @@ from weft.core.errors import (
     QueueFullError,
     RequestError,
     ResourceError,
+    UnsupportedError,
     WeftError,
 )
 from weft.spec.sampling import SamplingParams
+from weft.spec.structured import (
+    EBNF,
+    Choice,
+    JSONObject,
+    JSONSchema,
+    Regex,
+    StructuredSpec,
+)
 
 Message = Mapping[str, str]
 DEFAULT_SAMPLING = SamplingParams()
@@ -190,9 +199,33 @@ def _sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
         for field in fields(sampling)
         if getattr(sampling, field.name) != field.default
     }
+    if sampling.structured is not None:
+        del body["structured"]
+        body |= _structured_fields(sampling.structured)
     if sampling.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
+
+
+def _structured_fields(spec: StructuredSpec) -> dict[str, Any]:
+    """Return OpenAI's field for JSON, which most servers know, and vLLM's for the rest."""
+    match spec:
+        case JSONSchema():
+            schema = {"name": "answer", "schema": json.loads(spec.schema), "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        case JSONObject():
+            return {"response_format": {"type": "json_object"}}
+        case Regex():
+            return {"structured_outputs": {"regex": spec.pattern}}
+        case EBNF():
+            return {"structured_outputs": {"grammar": spec.grammar}}
+        case Choice():
+            return {"structured_outputs": {"choice": list(spec.options)}}
+        case _:
+            raise UnsupportedError(
+                "a server's API has no field for this structure",
+                fix="use JSONSchema, Regex, EBNF or Choice",
+            )
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ``batch.py``          plan to tensors, without a loop over tokens
 ``states.py``         which slot of the recurrent states each running sequence has
 ``table.py``          sampling state of every live sequence, as rows of one array
+``grammar/``          structured output: which tokens a grammar lets a sequence draw
 ``sampling/``         the sampling chain, counter-based draws, log-probabilities
 ``stream.py``         tokens of one request to text: whole characters, stop texts held back
 ``outputs.py``        ``Delta``, ``Completion``, ``Usage``

@@ -26,6 +26,7 @@ from weft.core.errors import ResourceError
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.engine.delivery import DeltaStream, Mailbox, Post
+from weft.engine.grammar.state import GrammarState
 from weft.engine.outputs import Delta, Usage
 from weft.engine.stats import EngineStats
 from weft.models.decoder import Decoder
@@ -109,8 +110,12 @@ class AsyncEngine:
             ResourceError: the engine is draining, closed or dead.
         """
         self._refuse_if_ending()
+        grammar = None
+        if request.sampling.structured is not None:
+            # Compiled on a thread of its own: neither steps nor other coroutines wait for it.
+            grammar = await asyncio.to_thread(self.core.prepare, request)
         mailbox = Mailbox(asyncio.get_running_loop())
-        accepted = self._ask(lambda: self._accept(request, mailbox))
+        accepted = self._ask(lambda: self._accept(request, mailbox, grammar))
         try:
             await asyncio.wrap_future(accepted)
         except asyncio.CancelledError:
@@ -207,9 +212,9 @@ class AsyncEngine:
         except queue.Empty:
             return
 
-    def _accept(self, request: Request, mailbox: Mailbox) -> None:
+    def _accept(self, request: Request, mailbox: Mailbox, grammar: GrammarState | None) -> None:
         self._refuse_if_ending()
-        self.core.submit(request)
+        self.core.submit(request, grammar)
         self._mailboxes[request.id] = mailbox
 
     def _abort(self, request_id: str, reason: FinishReason) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from weft.core.errors import RequestError
 from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.grammar.compiler import GrammarCompiler
+from weft.engine.grammar.state import GrammarState
 from weft.engine.outputs import Delta
 from weft.engine.runner import ModelRunner
 from weft.engine.stats import EngineStats, RequestTimes, Timings
@@ -19,7 +21,9 @@ from weft.sched.admission import check_prompt
 from weft.sched.loop import Clock, MonotonicClock, ServingLoop
 from weft.sched.plan import SequenceUpdate
 from weft.sched.scheduler import Scheduler
+from weft.sched.sequence import ending_tokens
 from weft.spec.request import FinishReason, Request
+from weft.spec.structured import PARAM
 from weft.text.tokenizer import Tokenizer
 
 
@@ -49,6 +53,8 @@ class EngineCore:
             tokenizer.check_model(model.spec.vocab_size)
         own_eos_ids = tokenizer.eos_ids if tokenizer is not None else ()
         self.eos_ids = tuple(dict.fromkeys((*model.spec.eos_ids, *own_eos_ids)))
+        vocab_size = model.spec.vocab_size
+        self.grammars = GrammarCompiler(tokenizer, vocab_size) if tokenizer is not None else None
         self.memory = plan_memory(self.config, model)
         cache = KVCache(
             model.spec,
@@ -85,8 +91,37 @@ class EngineCore:
         """Most tokens one sequence can reach, prompt and output together."""
         return self.scheduler.config.context_limit
 
-    def submit(self, request: Request) -> RequestStream:
+    def prepare(self, request: Request) -> GrammarState | None:
+        """Return the grammar of a request, none if it asks for no structure.
+
+        This may take seconds and may be called from any thread.
+
+        Raises:
+            RequestError: the structure is wrong, or this engine cannot enforce it.
+        """
+        structured = request.sampling.structured
+        if structured is None:
+            return None
+        if self.grammars is None:
+            raise RequestError(
+                "a structured output needs a tokenizer, and this engine has none",
+                fix="give the engine a tokenizer",
+                param=PARAM,
+            )
+        if not ending_tokens(request, self.eos_ids):
+            raise RequestError(
+                "a structured output needs an end token, and this model has none",
+                fix="name one in stop_token_ids",
+                param=PARAM,
+            )
+        return self.grammars.start(structured)
+
+    def submit(self, request: Request, grammar: GrammarState | None = None) -> RequestStream:
         """Queue a request; the stream returned gives its completion once it has ended.
+
+        Args:
+            request: What is asked.
+            grammar: What ``prepare`` returned; without it a grammar is compiled here and now.
 
         Raises:
             ContextLengthError: its prompt can never fit.
@@ -94,10 +129,13 @@ class EngineCore:
             RequestError: an empty prompt, an id in use, or tokens the model does not have.
         """
         self.check(request)
+        grammar = grammar or self.prepare(request)
         stream = RequestStream(
             request, self.tokenizer, frozenset((*self.eos_ids, *request.sampling.stop_token_ids))
         )
         self.loop.submit(request)
+        if grammar is not None:
+            self.runner.table.grammars.prepare(request.id, grammar)
         self._streams[request.id] = stream
         self._times[request.id] = RequestTimes(request.arrival_s)
         return stream
@@ -188,6 +226,7 @@ class EngineCore:
             delta = stream.fail(message, self.weight_version)
         if delta.finish_reason is not None:
             del self._streams[update.request_id], self._times[update.request_id]
+            self.runner.table.grammars.drop(update.request_id)
             times.end(now_s, self._timings)
             # Does nothing when the scheduler ended the request itself.
             self.scheduler.finish(update.request_id, delta.finish_reason, error=delta.error)

@@ -214,6 +214,7 @@ class LLM:
         """Serve all requests; whatever happens, none of them stays in the engine."""
         for request in requests:
             self.core.check(request)
+            self.core.prepare(request)  # a structure that is refused is refused before any work
         waiting = deque(requests)
         streams: list[RequestStream] = []
         try:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from weft.engine.batch import StepBatch, build_batch, pad_items
+from weft.engine.grammar.state import GrammarError
 from weft.engine.sampling import pipeline
 from weft.engine.sampling.logprobs import alternatives
 from weft.engine.states import StateSlots
@@ -33,6 +34,10 @@ from weft.sched.plan import Sampled, StepPlan, StepResult
 LOGITS_BYTES = 256 * 2**20
 
 _NOT_FINITE = "the model's probabilities are not finite: NaN or infinite logits"
+_NO_TOKEN = (
+    "no token can be drawn: the grammar and the other restrictions exclude each other, or "
+    + _NOT_FINITE
+)
 
 
 class ModelRunner:
@@ -95,9 +100,16 @@ class ModelRunner:
                 self._sample_rows(hidden_RD[rows], ids[rows], positions_R[rows], result)
             except Exception:
                 self._sample_one_by_one(hidden_RD[rows], ids[rows], positions_R[rows], result)
-        for id, sampled in result.tokens.items():
-            self.table.record(id, sampled.token)
+        self._record(result)
         return result
+
+    def _record(self, result: StepResult) -> None:
+        for id, sampled in list(result.tokens.items()):
+            try:
+                self.table.record(id, sampled.token)
+            except Exception as error:
+                del result.tokens[id]
+                result.errors[id] = _reason(error)
 
     def _sample_one_by_one(
         self, hidden_RD: Tensor, ids: Sequence[int], positions_R: np.ndarray, result: StepResult
@@ -108,7 +120,7 @@ class ModelRunner:
             try:
                 self._sample_rows(hidden_RD[one], ids[one], positions_R[one], result)
             except Exception as error:
-                result.errors[id] = f"sampling failed: {type(error).__name__}: {error}"
+                result.errors[id] = _reason(error)
 
     def _sample_rows(
         self, hidden_RD: Tensor, ids: Sequence[int], positions_R: np.ndarray, result: StepResult
@@ -121,7 +133,7 @@ class ModelRunner:
             if isfinite(logprob):
                 result.tokens[id] = Sampled(token, logprob, top)
             else:
-                result.errors[id] = _NOT_FINITE
+                result.errors[id] = _NO_TOKEN if id in self.table.grammars else _NOT_FINITE
 
     def _logits(self, hidden_RD: Tensor) -> Tensor:
         if not self.deterministic:
@@ -131,3 +143,9 @@ class ModelRunner:
     def _chunks(self, num_rows: int) -> Iterator[slice]:
         for start in range(0, num_rows, self._rows_per_chunk):
             yield slice(start, start + self._rows_per_chunk)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, GrammarError):
+        return error.message
+    return f"sampling failed: {type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from weft.engine.grammar.rows import GrammarRows
 from weft.engine.sampling import rng
 from weft.engine.sampling.batch import Penalties, SamplingBatch
 from weft.sched.plan import NewSequence
@@ -102,6 +103,7 @@ class SequenceTable:
         self._bad_words: dict[int, BadWords] = {}
         self._allowed: dict[int, NDArray[np.int64]] = {}
         self._biases: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self.grammars = GrammarRows()
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -150,6 +152,8 @@ class SequenceTable:
             tokens, values = zip(*params.logit_bias, strict=True)
             biases = np.array(tokens, dtype=np.int64), np.array(values, dtype=np.float32)
             self._biases[new.id] = biases
+        if params.structured is not None:
+            self.grammars.add(new.id, new.request_id, new.stop_token_ids)
 
     def remove(self, id: int) -> None:
         """Forget a sequence; forgetting one that is not here is no error."""
@@ -159,9 +163,15 @@ class SequenceTable:
             lists = (self._counts, self._end_tokens, self._bad_words, self._allowed, self._biases)
             for of_sequence in lists:
                 of_sequence.pop(id, None)
+            self.grammars.remove(id)
 
     def record(self, id: int, token: int) -> None:
-        """Count a token that was drawn."""
+        """Take in a token that was drawn.
+
+        Raises:
+            GrammarError: the sequence's grammar cannot go on behind it.
+        """
+        self.grammars.record(id, token)
         counts = self._counts.get(id)
         if counts is not None:
             counts.add(token)
@@ -170,7 +180,11 @@ class SequenceTable:
             bad_words.add(token)
 
     def sampling_batch(self, ids: Sequence[int], positions_R: NDArray[np.int64]) -> SamplingBatch:
-        """Return the parameters of sequences that draw the token at ``positions_R``."""
+        """Return the parameters of sequences that draw the token at ``positions_R``.
+
+        Raises:
+            GrammarError: one of them has a grammar that cannot go on.
+        """
         picked = self._rows[[self._row_of[id] for id in ids]]
         temperature_R = picked["temperature"]
         if temperature_R.any():
@@ -180,6 +194,7 @@ class SequenceTable:
         else:
             uniform_R = np.zeros(len(ids))
         num_generated_R = positions_R - picked["num_prompt"]
+        masks = self.grammars.masks(ids)  # before the bans, which depend on it
         return SamplingBatch(
             temperature_R=temperature_R,
             top_k_R=picked["top_k"],
@@ -192,6 +207,7 @@ class SequenceTable:
             banned=self._bans(ids, np.flatnonzero(num_generated_R < picked["min_tokens"])),
             allowed=_entries([self._allowed.get(id, _NO_TOKENS) for id in ids]),
             biases=self._bias_entries(ids),
+            masks=masks,
         )
 
     def _penalties(self, ids: Sequence[int], picked: np.ndarray) -> Penalties | None:
@@ -211,7 +227,8 @@ class SequenceTable:
     def _bans(
         self, ids: Sequence[int], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        pairs = [(row, token) for row in rows.tolist() for token in self._end_tokens[ids[row]]]
+        early = [row for row in rows.tolist() if not self.grammars.must_end(ids[row])]
+        pairs = [(row, token) for row in early for token in self._end_tokens[ids[row]]]
         if self._bad_words:
             for row, id in enumerate(ids):
                 if id in self._bad_words:

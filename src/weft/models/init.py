@@ -7,6 +7,7 @@ divided by sqrt(2 L), so that its variance does not grow with depth (Radford et 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ def init_weights(model: nn.Module, spec: ModelSpec | EncoderSpec, *, seed: int) 
     Modules with a method ``init_parameters(generator)`` fill their own direct parameters.
     """
     generator = torch.Generator().manual_seed(seed)
-    own = {name: module for name, module in model.named_modules() if _fills_itself(module)}
+    own = {name: fill for name, part in model.named_modules() if (fill := _own_start(part))}
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[0] in own:
             continue
@@ -42,12 +43,12 @@ def init_weights(model: nn.Module, spec: ModelSpec | EncoderSpec, *, seed: int) 
             # Drawn on the CPU in float32, whatever the model's own device and type.
             values = torch.empty(parameter.shape, dtype=torch.float32)
             parameter.copy_(values.normal_(0.0, std, generator=generator))
-    for module in own.values():
-        module.init_parameters(generator)
+    for fill in own.values():
+        fill(generator)
 
 
-def _fills_itself(module: nn.Module) -> bool:
-    return hasattr(module, "init_parameters")
+def _own_start(module: nn.Module) -> Callable[[torch.Generator], None] | None:
+    return getattr(module, "init_parameters", None)
 
 
 def _std(name: str, shape: torch.Size, num_layers: int) -> float:

@@ -96,9 +96,13 @@ class Attention(nn.Module):
             causal=spec.causal,
             softcap=spec.softcap,
             sinks_N=self.sinks if spec.sinks else None,
-            slopes_N=alibi_slopes(spec.num_heads, self.out.weight.device) if spec.alibi else None,
+            slopes_N=self._slopes_N() if spec.alibi else None,
             bias_NR=None if spec.relative is None else ctx.relative_bias_NR,
         )
+
+    def _slopes_N(self) -> Tensor:
+        device = self.out.weight.device
+        return alibi_slopes(self.spec.num_heads, device, stretch=self.spec.alibi_stretch)
 
     def init_parameters(self, generator: torch.Generator) -> None:
         """Start the sinks at zero: as likely as a key of no match."""

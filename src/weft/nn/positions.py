@@ -69,11 +69,18 @@ def sinusoidal_positions(positions_T: Tensor, dim: int, *, theta: float = 10_000
     return torch.stack([angles_TR.sin(), angles_TR.cos()], dim=-1).flatten(-2)
 
 
-def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> Tensor:
+def alibi_slopes(
+    num_heads: int, device: torch.device | str | None = None, *, stretch: float = 1.0
+) -> Tensor:
     """Return the penalty per position of distance of every head, [N], float32.
 
     A geometric series from 2^(-8 / N) to 2^-8; between powers of two, every other member of the
     next power's series fills up (Press et al. 2022, arXiv:2108.12409, and its published code).
+
+    ``stretch`` prepares a model for sequences that many times longer without training, as the
+    NTK-aware rule does for rotary positions: the head that looks nearest keeps its slope, the one
+    that looks farthest has it divided by the stretch (position interpolation divides all of them,
+    arXiv:2310.13017), and the heads between follow geometrically.
 
     >>> alibi_slopes(4).tolist()
     [0.25, 0.0625, 0.015625, 0.00390625]
@@ -81,7 +88,13 @@ def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> Te
     power = 1 << (num_heads.bit_length() - 1)
     slopes = [2.0 ** (-8.0 * head / power) for head in range(1, power + 1)]
     slopes += [2.0 ** (-4.0 * head / power) for head in range(1, 2 * (num_heads - power), 2)]
-    return torch.tensor(slopes, device=device)
+    slopes_N = torch.tensor(slopes, device=device)
+    if stretch == 1.0:
+        return slopes_N
+    reach_N = slopes_N.log2()
+    span = reach_N.max() - reach_N.min()
+    share_N = (reach_N.max() - reach_N) / span if num_heads > 1 else torch.ones_like(reach_N)
+    return slopes_N * stretch**-share_N
 
 
 def build_positions(

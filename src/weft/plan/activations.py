@@ -115,9 +115,9 @@ def _(mixer: KimiDeltaSpec, dim: int) -> Kept:
 
 @mixer_activations.register
 def _(mixer: MambaSpec, dim: int) -> Kept:
-    # Each number of a state decays alone: keys, queries and decays of every channel are kept.
-    expanded = 3 * mixer.inner_dim * mixer.state_dim
-    return Kept(6 * mixer.inner_dim, mixer.inner_dim + expanded).times(PLAIN_FORMULAS)
+    # Decay and state of every number, in each of log2(chunk) passes of the scan.
+    passes = 2 * (CHUNK - 1).bit_length() * mixer.inner_dim * mixer.state_dim
+    return Kept(8 * mixer.inner_dim, 3 * mixer.inner_dim + passes)
 
 
 @mixer_activations.register

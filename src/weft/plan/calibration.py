@@ -102,8 +102,12 @@ def _calibration(values: dict[str, Any]) -> Calibration:
     memory = values.get("memory")
     return Calibration(
         hardware=HardwareSpec(**values["hardware"]),
-        training={name: MachinePrices(**one) for name, one in values["training"].items()},
+        training={name: _prices(one) for name, one in values["training"].items()},
         memory=None if memory is None else MachineMemory(**memory),
         serving={name: LinearStepTime(**one) for name, one in values["serving"].items()},
         notes=values.get("notes", {}),
     )
+
+
+def _prices(values: dict[str, Any]) -> MachinePrices:
+    return MachinePrices(tuple(values["values"]), values["residual"])

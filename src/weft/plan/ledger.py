@@ -137,7 +137,7 @@ def rank_ledger(
 ) -> TrainingLedger:
     """Return the memory of one pipeline rank; ``stages`` are ``layer_slices`` if at hand."""
     stages = layer_slices(spec, layout) if stages is None else stages
-    own = rank_weights(spec, layout, rank, stages)
+    own = rank_weights(spec, layout, rank)
     state = StateBytes(layout.weight_bytes, layout.gradient_bytes, _OPTIMIZER_BYTES)
     adapters = StateBytes(2.0, layout.gradient_bytes, _OPTIMIZER_BYTES).sharded(
         layout.zero, max(1, layout.num_shards)

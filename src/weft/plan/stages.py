@@ -13,6 +13,7 @@ from weft.plan.layout import TrainingLayout
 from weft.plan.matrices import layer_matrices
 from weft.plan.pipeline import even_stages
 from weft.plan.work import Shard
+from weft.plan.work import Shard
 from weft.spec import LayerSpec, ModelSpec
 
 Stages = tuple[dict[LayerSpec, int], ...]
@@ -38,14 +39,17 @@ class RankWeights:
         return self.dense + self.experts
 
 
-@lru_cache(maxsize=4096)
 def layer_slices(spec: ModelSpec, layout: TrainingLayout) -> Stages:
     """Return how many layers of each kind every stage has.
 
     Stages are even; where the layers and two more divide evenly, embedding and head count as one
     layer each, as balanced partitions of large vocabularies do.
     """
-    num_stages = layout.pipeline * layout.chunks
+    return _slices(spec, layout.pipeline * layout.chunks)
+
+
+@lru_cache(maxsize=1024)
+def _slices(spec: ModelSpec, num_stages: int) -> Stages:
     if num_stages == 1:
         return (dict(distinct_layers(spec)),)
     sizes = even_stages(spec.num_layers, num_stages)
@@ -62,27 +66,42 @@ def layer_slices(spec: ModelSpec, layout: TrainingLayout) -> Stages:
     return tuple(slices)
 
 
-def rank_weights(
-    spec: ModelSpec, layout: TrainingLayout, rank: int, stages: Stages | None = None
-) -> RankWeights:
-    """Return the weights of one pipeline rank; ``stages`` are ``layer_slices`` if at hand."""
-    dense = experts = largest = 0.0
-    stages = layer_slices(spec, layout) if stages is None else stages
-    for stage in range(rank, len(stages), layout.pipeline):
-        for layer, count in stages[stage].items():
-            matrices = layer_matrices(layer, spec.dim, layout.tensor)
-            routed = sum(m.local_weights(layout.shard) for m in matrices if m.num_experts)
-            plain = sum(m.local_weights(layout.shard) for m in matrices if not m.num_experts)
-            dense, experts = dense + count * plain, experts + count * routed
-            largest = max(largest, plain + routed)
-    ends = spec.vocab_size * spec.dim / layout.tensor
-    first, last = rank == 0, rank == layout.pipeline - 1
-    both = first and last and spec.tie_embeddings
-    return RankWeights(dense + ends * (first + last - both), experts, largest)
+def rank_weights(spec: ModelSpec, layout: TrainingLayout, rank: int) -> RankWeights:
+    """Return the weights of one pipeline rank."""
+    return _all_weights(spec, layout.pipeline, layout.chunks, layout.shard)[rank]
 
 
 def fullest_weights(spec: ModelSpec, layout: TrainingLayout) -> RankWeights:
     """Return the weights of the rank that has most."""
-    stages = layer_slices(spec, layout)
-    ranks = (rank_weights(spec, layout, rank, stages) for rank in range(layout.pipeline))
+    ranks = _all_weights(spec, layout.pipeline, layout.chunks, layout.shard)
     return max(ranks, key=lambda weights: weights.total)
+
+
+@lru_cache(maxsize=4096)
+def _all_weights(
+    spec: ModelSpec, num_ranks: int, chunks: int, shard: Shard
+) -> tuple[RankWeights, ...]:
+    """Weights of every rank; thousands of layouts share what these sizes decide."""
+    slices = _slices(spec, num_ranks * chunks)
+    sizes = {layer: _layer_weights(layer, spec.dim, shard) for layer in distinct_layers(spec)}
+    ends = spec.vocab_size * spec.dim / shard.tensor
+    ranks = []
+    for rank in range(num_ranks):
+        dense = experts = largest = 0.0
+        for stage in range(rank, len(slices), num_ranks):
+            for layer, count in slices[stage].items():
+                plain, routed = sizes[layer]
+                dense, experts = dense + count * plain, experts + count * routed
+                largest = max(largest, plain + routed)
+        first, last = rank == 0, rank == num_ranks - 1
+        both = first and last and spec.tie_embeddings
+        ranks.append(RankWeights(dense + ends * (first + last - both), experts, largest))
+    return tuple(ranks)
+
+
+def _layer_weights(layer: LayerSpec, dim: int, shard: Shard) -> tuple[float, float]:
+    """Weights of one layer on one device: without the experts, and theirs."""
+    matrices = layer_matrices(layer, dim, shard.tensor)
+    routed = sum(m.local_weights(shard) for m in matrices if m.num_experts)
+    plain = sum(m.local_weights(shard) for m in matrices if not m.num_experts)
+    return plain, routed

@@ -16,6 +16,8 @@ from weft.serve.prompts import Prompt
 from weft.serve.protocol import ChatBody, parse
 from weft.serve.service import Service, read_json
 from weft.serve.sse import DONE, EventStream, event, until_disconnect
+from weft.serve.structured import blame
+from weft.serve.tool_choice import constrain
 from weft.serve.turns import Turn, chunk_of, message_of
 from weft.text.parsers.reasoning import ReasoningParser
 from weft.text.parsers.tools import ToolParser
@@ -41,6 +43,9 @@ class ChatEndpoint:
             raise UnsupportedError(
                 "this model's chat template has no tool calls", fix="leave 'tools' out"
             )
+        inside = service.turns.reasoning and service.prompts.opens_reasoning(prompt)
+        with blame(body.structured_field):
+            sampling = constrain(sampling, body, service.turns, inside_thoughts=inside)
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
         head = service.head("chatcmpl", kind)
         starting = service.start(

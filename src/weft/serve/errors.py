@@ -197,7 +197,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     for part in location:
         inner = _inner_model(fields[part].annotation) if part in fields else None
         fields = inner.model_fields if inner else fields
-    return list(fields)
+    return [field.alias or name for name, field in fields.items()]
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from weft.core.errors import RequestError
+from weft.serve.body import Body, Int64
 from weft.serve.errors import from_validation
+from weft.serve.structured import StructuredFields, blame
+from weft.serve.tool_choice import check_tool_choice
 from weft.spec.sampling import SamplingParams
 
 # OpenAI's documented default for completions; chat generates up to the context length.
@@ -27,33 +30,20 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
-    "guided_json": (),
     "modalities": (["text"],),
     "prediction": (),
     "prompt_logprobs": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "structured_outputs": (),
     "suffix": ("",),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 
 
-# What tensors can hold; JSON itself has no limit.
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
 # Text to token ids.
 Encode = Callable[[str], Sequence[int]]
-
-
-class Body(BaseModel):
-    """A request body: no unknown field, no coercion."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class StreamOptions(Body):
@@ -62,7 +52,7 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class SamplingBody(Body):
+class SamplingBody(StructuredFields):
     """The fields both endpoints share."""
 
     model: str | None = None
@@ -110,6 +100,12 @@ class SamplingBody(Body):
         return self
 
     @property
+    def structured_field(self) -> str | None:
+        """The field that says what the answer must look like."""
+        structure = self.structure()
+        return None if structure is None else structure.field
+
+    @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -126,27 +122,30 @@ class SamplingBody(Body):
         Raises:
             RequestError: a value is out of range.
         """
-        return SamplingParams(
-            max_tokens=max_tokens,
-            temperature=self.temperature,
-            # 0 and -1 are vLLM's and SGLang's ways to say "all".
-            top_k=None if self.top_k in (0, -1) else self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            typical_p=self.typical_p,
-            logit_bias=_token_biases(self.logit_bias),
-            allowed_token_ids=tuple(self.allowed_token_ids),
-            bad_words=_bad_words(self.bad_words, encode),
-            seed=self.seed,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
-            stop_token_ids=tuple(self.stop_token_ids),
-            ignore_eos=self.ignore_eos,
-            min_tokens=self.min_tokens,
-            logprobs=logprobs,
-        )
+        structure = self.structure()
+        with blame(self.structured_field):
+            return SamplingParams(
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                # 0 and -1 are vLLM's and SGLang's ways to say "all".
+                top_k=None if self.top_k in (0, -1) else self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                typical_p=self.typical_p,
+                logit_bias=_token_biases(self.logit_bias),
+                allowed_token_ids=tuple(self.allowed_token_ids),
+                bad_words=_bad_words(self.bad_words, encode),
+                seed=self.seed,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+                repetition_penalty=self.repetition_penalty,
+                stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+                stop_token_ids=tuple(self.stop_token_ids),
+                ignore_eos=self.ignore_eos,
+                min_tokens=self.min_tokens,
+                logprobs=logprobs,
+                structured=None if structure is None else structure.spec,
+            )
 
 
 class CompletionBody(SamplingBody):
@@ -266,20 +265,13 @@ class ChatBody(SamplingBody):
 
     @model_validator(mode="after")
     def _check_tools(self) -> Self:
-        if self.tool_choice not in ("none", "auto"):
-            raise RequestError(
-                f"tool_choice {self.tool_choice!r} is not supported by this server",
-                fix="use 'auto' or 'none'",
-                param="tool_choice",
-            )
-        strict = next((tool for tool in self.tools if tool.function.strict), None)
-        if strict is not None:
-            raise RequestError(
-                f"strict is true for {strict.function.name!r}; arguments are not constrained here",
-                fix="leave strict out and check the arguments",
-                param="tools",
-            )
+        check_tool_choice(self.tool_choice, [tool.function.name for tool in self.tools])
         return self
+
+    @property
+    def structured_field(self) -> str | None:
+        """The field that says what the answer must look like."""
+        return super().structured_field or ("tools" if self.tools else None)
 
     @property
     def offered_tools(self) -> list[dict[str, Any]] | None:

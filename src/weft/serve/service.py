@@ -27,6 +27,7 @@ from weft.serve.metrics import ServerMetrics
 from weft.serve.prompts import Prompt, PromptReader
 from weft.serve.protocol import SamplingBody
 from weft.serve.sse import event
+from weft.serve.structured import blame
 from weft.serve.turns import TurnFormat
 from weft.spec import request as engine_request
 from weft.spec.sampling import SamplingParams
@@ -127,7 +128,8 @@ class Service:
             for sequence in range(body.n)
         ]
         generation = Generation(self.engine, self.metrics, arrival_s)
-        await generation.submit(requests)
+        with blame(body.structured_field):
+            await generation.submit(requests)
         return generation
 
     def error_event(self, error: Exception) -> str:

@@ -36,11 +36,25 @@ from weft.spec.rotary import (
 )
 from weft.spec.sampling import SamplingParams
 from weft.spec.shape import ExpertShape, ModelShape
+from weft.spec.structured import (
+    EBNF,
+    AfterThoughts,
+    Choice,
+    JSONObject,
+    JSONSchema,
+    Regex,
+    StructuredSpec,
+    Tag,
+    Tagged,
+)
 
 __all__ = [
+    "EBNF",
+    "AfterThoughts",
     "AttentionSpec",
     "CacheKinds",
     "ChannelMixSpec",
+    "Choice",
     "EncoderDecoderSpec",
     "EncoderSpec",
     "ExpertShape",
@@ -49,6 +63,8 @@ __all__ = [
     "GatedDeltaNetSpec",
     "HardwareSpec",
     "IndexerSpec",
+    "JSONObject",
+    "JSONSchema",
     "KimiDeltaSpec",
     "LayerSpec",
     "LearnedPositions",
@@ -67,6 +83,7 @@ __all__ = [
     "PoolingSpec",
     "PositionSpec",
     "RWKVSpec",
+    "Regex",
     "RelativeBiasSpec",
     "Request",
     "RotaryScaling",
@@ -76,4 +93,7 @@ __all__ = [
     "ShortConvSpec",
     "SinusoidalPositions",
     "StateSpec",
+    "StructuredSpec",
+    "Tag",
+    "Tagged",
 ]

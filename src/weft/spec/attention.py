@@ -34,6 +34,8 @@ class AttentionSpec(CacheKinds):
         output_gate: Multiply the result by a sigmoid of the input before the output projection
             (Qwen3-Next); the query projection then makes query and gate, head by head.
         alibi: Scores fall linearly with distance, by a slope per head (arXiv:2108.12409).
+        alibi_stretch: How many times longer than trained sequences may get: far-looking heads get
+            gentler slopes.
         causal: Tokens see earlier positions only; false in encoders.
         relative: Trained bias by distance; the stack holds its table.
         kv_source: Layer whose keys and values are used in place of own ones (cross-layer sharing,
@@ -53,6 +55,7 @@ class AttentionSpec(CacheKinds):
     sinks: bool = False
     output_gate: bool = False
     alibi: bool = False
+    alibi_stretch: float = 1.0
     causal: bool = True
     relative: RelativeBiasSpec | None = None
     kv_source: int | None = None
@@ -74,6 +77,8 @@ class AttentionSpec(CacheKinds):
             raise ConfigError(f"{self.rotary_dim} dimensions of {self.head_dim} cannot rotate")
         if self.window is not None and self.window < 1:
             raise ConfigError(f"window is {self.window}; it must be at least 1 or none")
+        if self.alibi_stretch < 1.0:
+            raise ConfigError(f"alibi_stretch is {self.alibi_stretch}; it must be at least 1")
         if self.softcap is not None and self.softcap <= 0.0:
             raise ConfigError(f"softcap is {self.softcap}; it must be above 0 or none")
 

@@ -158,7 +158,7 @@ class MambaSpec(CacheKinds):
         """The last inputs of the convolution and the state of every channel."""
         return {
             "conv": StateSpec((self.conv_kernel - 1, self.inner_dim)),
-            "matrix": StateSpec((self.inner_dim, self.state_dim, 1), "float32"),
+            "matrix": StateSpec((self.inner_dim, self.state_dim), "float32"),
         }
 
 

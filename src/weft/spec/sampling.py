@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from weft.core.errors import RequestError
+from weft.spec.structured import PARAM, StructuredSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class SamplingParams:
         ignore_eos: Continue past the model's end tokens (for benchmarks).
         min_tokens: End tokens cannot be drawn before this many.
         logprobs: Return the log-probability of each token and of this many alternatives.
+        structured: What the text must look like. End tokens can be drawn exactly where it is
+            complete, and then also before ``min_tokens`` if nothing else can follow. Stop texts
+            may still cut it.
     """
 
     max_tokens: int | None = None
@@ -53,6 +57,7 @@ class SamplingParams:
     ignore_eos: bool = False
     min_tokens: int = 0
     logprobs: int | None = None
+    structured: StructuredSpec | None = None
 
     def __post_init__(self) -> None:
         _within("max_tokens", self.max_tokens, 1, None)
@@ -86,6 +91,12 @@ class SamplingParams:
                 fix="shorten the list",
                 param="stop",
             )
+        if self.structured is not None and self.ignore_eos:
+            raise RequestError(
+                "ignore_eos is set for a structured output, which an end token has to end",
+                fix="leave ignore_eos out",
+                param=PARAM,
+            )
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(
                 f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}",
@@ -103,9 +114,8 @@ class SamplingParams:
         penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty - 1.0)
         truncated = self.top_k is not None or self.top_p < 1.0 or self.min_p > 0.0
         lists = (self.logit_bias, self.allowed_token_ids, self.bad_words)
-        return (
-            truncated or self.typical_p < 1.0 or any(penalties) or any(lists) or self.min_tokens > 0
-        )
+        banned = self.min_tokens > 0 or self.structured is not None
+        return truncated or self.typical_p < 1.0 or any(penalties) or any(lists) or banned
 
     @property
     def named_token_ids(self) -> dict[str, tuple[int, ...]]:

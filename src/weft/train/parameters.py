@@ -24,6 +24,7 @@ from weft.spec import (
     LayerSpec,
     LinearAttentionSpec,
     Mamba2Spec,
+    MambaSpec,
     MLASpec,
     MLPSpec,
     MoESpec,
@@ -34,8 +35,8 @@ TABLES = (
     "embed.weight", "head.weight", "positions.weight", "token_types.weight", "relative_bias.weight",
     "router.weight", "router.noise_weight",
 )  # fmt: skip
-# One number, filter or mixing weight per channel, or one bias per expert and channel.
-PER_CHANNEL = ("bias", "conv.weight", ".mix")
+# One number, filter, rate or mixing weight per channel, or one bias per expert and channel.
+PER_CHANNEL = ("bias", "conv.weight", ".mix", ".a_log", ".decay", ".bonus")
 
 NamedParameters = dict[str, nn.Parameter]
 
@@ -142,6 +143,14 @@ def _(part: GatedDeltaNetSpec) -> dict[str, tuple[int, ...]]:
 def _(part: KimiDeltaSpec) -> dict[str, tuple[int, ...]]:
     inner = part.num_heads * part.head_dim
     return {"qkv.weight": (inner,) * 3, "low.weight": (part.rank, part.rank, part.num_heads)}
+
+
+@part_rows.register
+def _(part: MambaSpec) -> dict[str, tuple[int, ...]]:
+    return {
+        "in_proj.weight": (part.inner_dim,) * 2,
+        "x_proj.weight": (part.step_rank, part.state_dim, part.state_dim),
+    }
 
 
 @part_rows.register

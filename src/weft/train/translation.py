@@ -21,6 +21,7 @@ from weft.data.batch import Batch
 from weft.data.parallel import PairBatch, PairLoader, TokenPair
 from weft.models.decoder import Decoder
 from weft.models.encoder_decoder import EncoderDecoder
+from weft.models.fold_scale import fold_scale
 from weft.models.heads import cross_entropy_sum
 from weft.models.translator import Translator
 from weft.nn.context import StepContext
@@ -49,8 +50,8 @@ class TranslationShape:
     """Size of a translation model.
 
     Attributes:
-        kind: encoder_decoder (the layers of T5 v1.1), or decoder_only (Llama), which reads source,
-            separator and target as one text.
+        kind: encoder_decoder (T5 v1.1, trained with a factor on its scores), or decoder_only
+            (Llama), which reads source, separator and target as one text.
         dim: Width of the residual stream.
         num_layers: Layers of the decoder, and of the encoder where there is one.
         num_heads: Attention heads.
@@ -77,7 +78,7 @@ class TranslationShape:
         relative = RelativeBiasSpec(num_buckets=32, max_distance=128)
         head_dim = self.dim // self.num_heads
         heads = AttentionSpec(
-            self.num_heads, self.num_heads, head_dim, rotary=None, scale=1.0, relative=relative
+            self.num_heads, self.num_heads, head_dim, rotary=None, relative=relative
         )
         both_ways = dataclasses.replace(heads, causal=False)
         cross = dataclasses.replace(both_ways, relative=None)
@@ -230,6 +231,8 @@ def run_translation(
     )
     with dropout(model, config.dropout):
         result = trainer.run(events)
-    save = save_encoder_decoder if isinstance(model, EncoderDecoder) else save_model
-    save(model, folder / "model", tokenizer=tokenizer)
+    if isinstance(model, EncoderDecoder):
+        save_encoder_decoder(fold_scale(model), folder / "model", tokenizer=tokenizer)
+    else:
+        save_model(model, folder / "model", tokenizer=tokenizer)
     return result

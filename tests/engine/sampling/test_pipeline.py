@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -258,3 +259,30 @@ def test_only_rows_with_a_wide_nucleus_look_at_the_whole_vocabulary():
     with Recorded():
         pipeline.sample(logits, batch)
     assert sizes == [(3, 128), (1, 1000)]
+
+
+@pytest.mark.parametrize("vocab_size", [6, 8, 70])
+def test_masked_rows_draw_as_if_only_the_masked_tokens_were_allowed(vocab_size):
+    draws = np.random.default_rng(vocab_size)
+    logits_RV = torch.from_numpy(draws.normal(size=(4, vocab_size)).astype(np.float32))
+    allowed = {1: (0, 3, vocab_size - 1), 3: (2,)}
+    plain = [SamplingParams(temperature=0.8, top_k=3), SamplingParams(), SamplingParams()]
+    plain.append(SamplingParams(temperature=0.0))
+    bits_GW = np.zeros((2, vocab_size // 8 + 5), dtype=np.uint8)
+    for bits_W, tokens in zip(bits_GW, allowed.values(), strict=True):
+        for token in tokens:
+            bits_W[token // 8] |= 1 << token % 8
+    uniforms = [0.3, 0.9, 0.1, 0.5]
+    masked = dataclasses.replace(
+        make_batch(plain, uniforms), masks=(np.array(list(allowed)), bits_GW)
+    )
+    listed = [
+        dataclasses.replace(params, allowed_token_ids=allowed.get(row, ()))
+        for row, params in enumerate(plain)
+    ]
+    got = pipeline.sample(logits_RV.clone(), masked)
+    expected = pipeline.sample(logits_RV.clone(), make_batch(listed, uniforms))
+    assert got.tokens_R.tolist() == expected.tokens_R.tolist()
+    assert got.logprobs_R.tolist() == expected.logprobs_R.tolist()
+    assert got.tokens_R[3] == 2
+    assert float(got.logprobs_R[3]) == 0.0

@@ -10,6 +10,7 @@ from tests.nn.recurrent.models import DIM
 from weft.models.init import init_weights
 from weft.nn.build import build_mixer
 from weft.nn.context import StepContext
+from weft.nn.positions import alibi_slopes
 from weft.nn.recurrent.linear_attention import LinearAttention
 from weft.nn.recurrent.norm import GatedRMSNorm
 from weft.spec import LinearAttentionSpec, ModelShape, NormSpec
@@ -84,6 +85,17 @@ def test_retention_forgets_at_a_fixed_rate_per_head():
     decay_NTT = (gamma_N[:, None, None] ** age_TT).tril()
     mixed_TNV = torch.einsum("nts,snv->tnv", torch.einsum("tnk,snk->nts", q, k) * decay_NTT, v)
     check(layer, layer.out(head_norm(mixed_TNV / 8**0.5, g, layer).flatten(1)))
+
+
+def test_lightning_attention_forgets_by_the_slopes_of_alibi():
+    # Qin et al. 2024: a geometric series of slopes over the heads, times a factor of the layer.
+    layer = mixer(LinearAttentionSpec(4, 8, 8, "identity", normalise=False, lightning=0.75))
+    q, k, v = projected(layer, tokens())[:3]
+    rates_N = 0.75 * alibi_slopes(4)
+    age_TT = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)).clamp(min=0)
+    decay_NTT = torch.exp(-rates_N[:, None, None] * age_TT).tril()
+    mixed_TNV = torch.einsum("nts,snv->tnv", torch.einsum("tnk,snk->nts", q, k) * decay_NTT, v)
+    check(layer, layer.out((mixed_TNV / 8**0.5).flatten(1)))
 
 
 def test_gated_norm_is_its_formula_in_both_orders():

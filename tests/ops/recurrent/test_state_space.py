@@ -8,6 +8,7 @@ import torch
 from weft.ops.linear_attention import reference
 from weft.ops.mamba.discretise import mamba_step, zero_order_hold
 from weft.ops.mamba.selective import long_convolution, selective_scan, state_space_kernel
+from weft.ops.mamba.sequences import mamba
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -76,3 +77,28 @@ def test_mamba2_is_linear_attention_with_one_decay_per_head():
         c[:, None], b[:, None], x * dt[..., None], (rate * dt)[..., None], (tokens,), None
     )
     torch.testing.assert_close(got, torch.stack(expected))
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (3, 70), (1, 150, 1, 2)])
+@pytest.mark.parametrize("continued", [False, True])
+def test_mamba_is_linear_attention_with_a_head_per_channel(lengths, continued):
+    tokens, rate = sum(lengths), -draw(3, 5).exp()
+    x, step, b, c = draw(tokens, 3), draw(tokens, 3, seed=1).exp(), draw(tokens, 5), draw(tokens, 5)
+    initial = draw(len(lengths), 3, 5, seed=4) if continued else None
+    got, last = mamba(x, step, rate, b, c, lengths, initial)
+    expected, state = reference.linear_attention(
+        c[:, None], b[:, None], (x * step)[..., None], step[..., None] * rate, lengths,
+        None if initial is None else initial[..., None],
+    )  # fmt: skip
+    torch.testing.assert_close(got, expected.squeeze(-1))
+    torch.testing.assert_close(last, state.squeeze(-1))
+
+
+def test_gradients_of_mamba_are_those_of_finite_differences():
+    leaves = [draw(7, 2), draw(7, 2).exp(), -draw(2, 3).exp(), draw(7, 3), draw(7, 3, seed=1)]
+    leaves.append(draw(2, 2, 3))
+    for leaf in leaves:
+        leaf.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *x: mamba(*x[:-1], (6, 1), x[-1]), leaves, fast_mode=True
+    )

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 
 from weft.cli.plan.options import Output
-from weft.core.console import console, table
+from weft.core.console import console
 from weft.core.files import write_atomic
-from weft.plan.answer import Answer, Parts, show
+from weft.plan.answer import Answer, Listing, Parts, show
 
 _BAR = 28
+_SIGNED = tuple(f"{sign}{digit}" for sign in "+-" for digit in range(10))
 
 
 def emit(answer: Answer, output: Output, *sections: str) -> None:
@@ -28,7 +29,7 @@ def emit(answer: Answer, output: Output, *sections: str) -> None:
         for line in lines(answer, explain=output.explain):
             console.print(line, markup=False, soft_wrap=True)
         for one in answer.listings:
-            console.print(table(one.title, one.columns, one.rows))
+            console.print("\n".join(table_lines(one)), markup=False, soft_wrap=True)
         for note in answer.notes:
             console.print(note, markup=False, soft_wrap=True)
         if answer.command:
@@ -54,6 +55,21 @@ def lines(answer: Answer, *, explain: bool) -> Iterator[str]:
     for part in answer.parts:
         yield f"  {part.title}"
         yield from _bars(part)
+
+
+def table_lines(one: Listing) -> Iterator[str]:
+    """Return a table as aligned columns; those that hold numbers to the right."""
+    columns = list(zip(one.columns, *one.rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    left = [not any(cell[:1].isdigit() or cell[:2] in _SIGNED for cell in column[1:])
+            for column in columns]  # fmt: skip
+    yield one.title
+    for row in (one.columns, *one.rows):
+        cells = (
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(row, widths, left, strict=True)
+        )
+        yield "  " + "  ".join(cells).rstrip()
 
 
 def _bars(part: Parts) -> Iterator[str]:

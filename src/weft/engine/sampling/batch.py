@@ -1,6 +1,6 @@
 """``SamplingBatch``: the parameters of the rows that sample in one step, one array each.
 
-Shapes: R rows that sample, E entries of a sparse (row, token) list.
+Shapes: R rows that sample, E entries of a sparse (row, token) list, G rows with a grammar.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class SamplingBatch:
         banned: (rows_E, tokens_E) that cannot be drawn, or none.
         allowed: (rows_E, tokens_E): a row that occurs draws only these; or none.
         biases: (rows_E, tokens_E, values_E) added to logits, or none; a pair occurs once.
+        masks: (rows_G, bits_GW): a row that occurs draws only tokens whose bit is set, lowest bit
+            of the first byte first; or none.
     """
 
     temperature_R: NDArray[np.float64]
@@ -65,6 +67,7 @@ class SamplingBatch:
     banned: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     allowed: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     biases: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] | None = None
+    masks: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -88,7 +91,8 @@ class SamplingBatch:
     def select(self, rows: NDArray[np.int64]) -> SamplingBatch:
         """Return the batch of some rows, for shaping and drawing only.
 
-        Penalties, biases and bans are left out: they act on the whole batch before rows are split.
+        What acts on the whole batch before rows are split is left out: penalties, biases, bans and
+        masks.
         """
         names = (
             "temperature_R", "top_k_R", "top_p_R", "min_p_R", "typical_p_R", "uniform_R",

@@ -79,6 +79,8 @@ def sample(logits_RV: Tensor, batch: SamplingBatch) -> Draws:
 
 def apply_bans(logits_RV: Tensor, batch: SamplingBatch) -> None:
     """Set banned (row, token) pairs, and all but the allowed ones, to minus infinity, in place."""
+    if batch.masks is not None:
+        apply_masks(logits_RV, *batch.masks)
     if batch.allowed is not None:
         rows_E, tokens_E = (_to(array, logits_RV) for array in batch.allowed)
         kept_E = logits_RV[rows_E, tokens_E]
@@ -87,6 +89,14 @@ def apply_bans(logits_RV: Tensor, batch: SamplingBatch) -> None:
     if batch.banned is not None:
         rows_E, tokens_E = (_to(array, logits_RV) for array in batch.banned)
         logits_RV[rows_E, tokens_E] = _NEGATIVE_INFINITY
+
+
+def apply_masks(logits_RV: Tensor, rows_G: np.ndarray, bits_GW: np.ndarray) -> None:
+    """Set tokens whose bit is 0 to minus infinity, in place; the bits travel packed."""
+    rows_t, bits_t = _to(rows_G, logits_RV), _to(bits_GW, logits_RV)
+    places_8 = torch.arange(8, dtype=torch.uint8, device=logits_RV.device)
+    allowed_GV = (bits_t[:, :, None] >> places_8 & 1).flatten(1)[:, : logits_RV.shape[-1]]
+    logits_RV[rows_t] = logits_RV[rows_t].masked_fill_(allowed_GV == 0, _NEGATIVE_INFINITY)
 
 
 def apply_penalties(logits_RV: Tensor, penalties: Penalties) -> None:

@@ -64,9 +64,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     **dict.fromkeys(
         ("mixtral", "minimax_m2"), KeyMap(experts.mixtral, ("*rotary_emb.inv_freq", "model.mtp.*"))
     ),
-    **dict.fromkeys(
-        ("qwen2_moe", "qwen3_moe"), KeyMap(experts.qwen, ("*rotary_emb.inv_freq",))
-    ),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), KeyMap(experts.qwen, ("*rotary_emb.inv_freq",))),
     "gpt2": KeyMap(gpt2.rules, ("*.attn.bias", "*.attn.masked_bias")),
     **dict.fromkeys(("olmo2", "olmo3"), KeyMap(olmo.rules)),
     "phi3": KeyMap(fused.phi3_rules),

@@ -6,7 +6,6 @@ from weft.models.hf_keys import Rule, affine, decoder_rules, rename
 from weft.models.hf_layouts import Inserted
 from weft.spec import LayerSpec, Mamba2Spec, MambaSpec, ModelSpec
 
-
 BACKBONE = {
     "embed": "backbone.embeddings.weight",
     "norm": "backbone.norm_f",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from weft.nn.context import StepContext
 from weft.nn.linear import Linear
 from weft.nn.recurrent.conv import CausalConv
-from weft.nn.recurrent.rates import init_steps, log_decay, step_size
-from weft.ops.recurrent import linear_attention
+from weft.nn.recurrent.rates import init_steps, step_size
+from weft.ops.mamba.sequences import mamba
 from weft.spec import MambaSpec, NormSpec
 
 
@@ -20,8 +20,7 @@ class Mamba(nn.Module):
     """The mixer of Gu and Dao 2023 (arXiv:2312.00752).
 
     ``in_proj`` makes inputs and gate, ``x_proj`` the low-rank step sizes, B and C from the
-    convolved inputs. A channel is h_t = exp(a dt) h_{t-1} + dt B x, y = C h + skip x: linear
-    attention with a head per channel, values of width one and a decay per number of its state.
+    convolved inputs. A channel is h_t = exp(a dt) h_{t-1} + dt B x, y = C h + skip x.
     """
 
     def __init__(
@@ -69,13 +68,10 @@ class Mamba(nn.Module):
     def _recur(
         self, inputs_T: Sequence[Tensor], lengths: tuple[int, ...], initial_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        inner_TM, step_TM, b_TS, c_TS = (x.float() for x in inputs_T)
-        decay_TMS = log_decay(self.a_log, step_TM[..., None])
-        written_TM1 = (inner_TM * step_TM)[..., None]
-        mixed_TM1, final_B = linear_attention(
-            c_TS[:, None], b_TS[:, None], written_TM1, decay_TMS, lengths, initial_B
-        )
-        return mixed_TM1.squeeze(-1) + inner_TM * self.skip.float(), final_B
+        inner_TM, step_TM, b_TS, c_TS = inputs_T
+        inner_TM, rate_MS = inner_TM.float(), -self.a_log.float().exp()
+        mixed_TM, final_B = mamba(inner_TM, step_TM, rate_MS, b_TS, c_TS, lengths, initial_B)
+        return mixed_TM + inner_TM * self.skip.float(), final_B
 
     def init_parameters(self, generator: torch.Generator) -> None:
         """Give each state's numbers the rates 1 .. S (S4D-real) and steps of 0.001 to 0.1."""

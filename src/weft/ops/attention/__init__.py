@@ -7,7 +7,8 @@
 - ``packed.py``     documents of equal length share one batched SDPA call.
 - ``padded.py``     many short documents of many lengths share one padded call.
 - ``paged.py``      decode rows share one masked SDPA call, prefill chunks run one by one.
-- ``segments.py``   long sequences in shifted groups (LongLoRA) or with a memory (Transformer-XL).
+- ``segments.py``   long sequences in shifted groups (LongLoRA), with a memory (Transformer-XL) or
+  with global tokens (Longformer).
 - ``native.py``     the paged op in C: no gather, and the same bits for a token in any batch or
   chunk, which is why it also runs prefill.
 - ``native_packed.py``  the packed op in C, forward and backward.

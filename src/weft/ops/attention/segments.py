@@ -1,6 +1,7 @@
-"""Attention for sequences too long to attend to whole: shifted groups and segments with memory.
+"""Attention for sequences too long to attend to whole.
 
-Both are ``packed_attention`` over other documents than the sequences themselves.
+Shifted groups and segments with memory are ``packed_attention`` over other documents than the
+sequences themselves; a window with global tokens is a mask.
 T tokens, N query heads, K key-value heads, H head width, M remembered positions.
 """
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import ConfigError
-from weft.ops.attention.rule import ScoreRule
+from weft.ops.attention.rule import ScoreRule, distances
+from weft.ops.attention.softmax import softmax_attention
 from weft.ops.functional import packed_attention
 
 
@@ -73,6 +75,38 @@ def attend_with_memory(
     out_TNH = packed_attention(q_TNH, k_TKH, v_TKH, (num_queries,), rule, key_lengths=(num_keys,))
     first = max(num_keys - memory_size, 0)
     return out_TNH, (k_TKH[first:].detach(), v_TKH[first:].detach())
+
+
+def global_attention(
+    q_TNH: Tensor,
+    k_TKH: Tensor,
+    v_TKH: Tensor,
+    is_global_T: Tensor,
+    lengths: tuple[int, ...],
+    rule: ScoreRule,
+) -> Tensor:
+    """Attend within the rule's window, but to and from global tokens at any distance, [T, N, H].
+
+    Beltagy et al. 2020, Longformer, arXiv:2004.05150, which also gives global tokens projections of
+    their own. A causal rule still hides later positions, global or not. This is the definition: all
+    scores of a sequence are in memory.
+
+    Raises:
+        ConfigError: a rule with sinks or biases.
+    """
+    if rule.sinks_N is not None or rule.slopes_N is not None or rule.bias_NR is not None:
+        raise ConfigError("attention with global tokens knows no sinks, slopes or trained biases")
+    outputs = []
+    documents = zip(*(t.split(lengths) for t in (q_TNH, k_TKH, v_TKH, is_global_T)), strict=True)
+    for q, k, v, is_global in documents:
+        distance_TT = distances(len(q), len(q), q.device)
+        seen_TT = rule.visible(distance_TT) | is_global | is_global[:, None]
+        if rule.causal:
+            seen_TT &= distance_TT <= 0
+        rows = (t.transpose(0, 1)[None] for t in (q, k, v))
+        mixed = softmax_attention(*rows, scale=rule.scale, softcap=rule.softcap, visible=seen_TT)
+        outputs.append(mixed[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 def _groups(length: int, group_size: int, shift: int) -> list[int]:

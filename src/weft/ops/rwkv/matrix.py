@@ -29,6 +29,8 @@ def matrix_wkv(
 
     Source: Peng et al. 2024, arXiv:2404.05892, section 4.
     """
+    work, dtype = work_dtype(v_TNH), v_TNH.dtype
+    r_TNH, k_TNH, v_TNH = (x.to(work) for x in (r_TNH, k_TNH, v_TNH))
     with no_autocast(r_TNH.device):
         # The last token of a sequence carries its neighbour's receptance; nobody reads the result.
         ahead_TNH = r_TNH.roll(-1, dims=0)
@@ -36,9 +38,8 @@ def matrix_wkv(
             ahead_TNH, k_TNH, v_TNH, log_decay_TNH, lengths, initial_BNHH
         )
         past_TNH, _ = token_shift(read_TNH, lengths, _first_reads(r_TNH, lengths, initial_BNHH))
-        work = work_dtype(v_TNH)
-        overlap_TN1 = (r_TNH.to(work) * bonus_NH.to(work) * k_TNH.to(work)).sum(-1, keepdim=True)
-        return (past_TNH + overlap_TN1 * v_TNH.to(work)).to(v_TNH.dtype), final_BNHH
+        overlap_TN1 = (r_TNH * bonus_NH.to(work) * k_TNH).sum(-1, keepdim=True)
+        return (past_TNH + overlap_TN1 * v_TNH).to(dtype), final_BNHH
 
 
 def _first_reads(r_TNH: Tensor, lengths: Lengths, initial_BNHH: Tensor | None) -> Tensor | None:

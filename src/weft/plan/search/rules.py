@@ -67,6 +67,8 @@ def rule(spec: ModelSpec, layout: TrainingLayout, devices_per_node: int) -> str:
         return "interleaving needs micro batches in multiples of pp"
     if layout.length % (2 * layout.context) or layout.length < _LEAST_PIECE * layout.context:
         return "cp leaves too short a piece of a sequence"
+    if layout.recompute == "selective" and layout.attention != "scores" and layout.zero < 3:
+        return "fused attention leaves selective recomputation nothing to save"
     if layout.global_batch % (layout.data * layout.micro_batch):
         return "the batch does not divide into micro batches"
     return ""

@@ -40,7 +40,7 @@ class ServingOption:
         num_clients: In flight over all replicas.
         ttft_s: Mean time to first token.
         tpot_s: Mean time per further token.
-        tokens_per_s_per_device: Output.
+        tokens_per_s_per_device: Output, over all devices given, idle ones too.
         num_devices: In use; some may be left over.
         binding: What keeps it from more: "tpot", "ttft" or "cache".
         deployment: Of one replica, or of one decode worker.
@@ -184,7 +184,7 @@ def _replicas(
         num_clients=low * count,
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
-        tokens_per_s_per_device=found.output_tokens_per_s / size,
+        tokens_per_s_per_device=found.output_tokens_per_s * count / space.cluster.num_devices,
         num_devices=count * size,
         binding="cache" if low > _FULL * most else missed,
         deployment=model.deployment,
@@ -248,7 +248,7 @@ def _pair(
         num_clients=clients,
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
-        tokens_per_s_per_device=found.output_tokens_per_s / pools.num_devices,
+        tokens_per_s_per_device=found.output_tokens_per_s / space.cluster.num_devices,
         num_devices=pools.num_devices,
         binding="prefill" if found.prefill_busy > _FULL else "decode",
         deployment=decode.deployment,

@@ -41,7 +41,7 @@ class TrainingSpace:
     chunks: tuple[int, ...] = (1, 2, 4, 8)
     contexts: tuple[int, ...] = (1, 2, 4, 8, 16)
     experts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    zeros: tuple[ZeroStage, ...] = (1, 3)
+    zeros: tuple[ZeroStage, ...] = (1, 2, 3)
     micro_batches: tuple[int, ...] = (1, 2, 4, 8)
     recomputes: tuple[Recompute, ...] = ("none", "selective", "full")
 

@@ -56,6 +56,9 @@ class Stepped:
     result: StepResult
 
 
+# A step so many times longer than it should be was interrupted by something else.
+_OUTLIER = 3.0
+
 Entry = Submitted | Ended | Reweighted | Stepped
 
 
@@ -196,7 +199,11 @@ def fit_step_time(journal: Iterable[Entry]) -> LinearStepTime:
         raise ConfigError(f"{len(steps)} steps show no prices", fix="record at least three steps")
     features = np.array([_features(step.plan) for step in steps], np.float64)
     seconds = np.array([_duration(*pair) for pair in zip_longest(steps, steps[1:])])
-    base_s, per_token_s, per_context_s = _non_negative(features / seconds[:, None])
+    prices = np.array(_non_negative(features / seconds[:, None]))
+    # Relative errors of noisy times pull prices below the mean; what a run takes is the sum.
+    predicted = features @ prices
+    prices *= np.minimum(seconds, _OUTLIER * predicted).sum() / predicted.sum()
+    base_s, per_token_s, per_context_s = prices.tolist()
     return LinearStepTime(max(base_s, 1e-9), per_token_s, per_context_s)
 
 

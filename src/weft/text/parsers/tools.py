@@ -27,6 +27,9 @@ class ToolFormat:
         read: Reads what stands between them; none if it is no call.
         marker: What its chat templates contain.
         wrapper: Tags around a group of calls, to be dropped.
+        written: What stands before (with NAME for the name in JSON) and behind the arguments of a
+            call, as the templates write it; none where that is not JSON, or has special tokens.
+        separator: Between two calls.
     """
 
     opening: str
@@ -34,12 +37,21 @@ class ToolFormat:
     read: Callable[[str], list[ToolCall] | None]
     marker: str
     wrapper: tuple[str, ...] = ()
+    written: tuple[str, str] | None = None
+    separator: str = ""
 
 
 # In the order in which a template is searched: the more special first.
 FORMATS: dict[str, ToolFormat] = {
     "qwen_xml": ToolFormat("<tool_call>", "</tool_call>", xml_calls, "<function="),
-    "hermes": ToolFormat("<tool_call>", "</tool_call>", json_calls, "<tool_call>"),
+    "hermes": ToolFormat(
+        "<tool_call>",
+        "</tool_call>",
+        json_calls,
+        "<tool_call>",
+        written=('<tool_call>\n{"name": NAME, "arguments": ', "}\n</tool_call>"),
+        separator="\n",
+    ),
     "deepseek": ToolFormat(
         "<｜tool▁call▁begin｜>",
         "<｜tool▁call▁end｜>",
@@ -48,7 +60,15 @@ FORMATS: dict[str, ToolFormat] = {
         wrapper=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
     ),
     "mistral": ToolFormat("[TOOL_CALLS]", "", named_calls, "[TOOL_CALLS]"),
-    "llama": ToolFormat("", "", json_calls, "<|python_tag|>", wrapper=("<|python_tag|>",)),
+    "llama": ToolFormat(
+        "",
+        "",
+        json_calls,
+        "<|python_tag|>",
+        wrapper=("<|python_tag|>",),
+        written=('{"name": NAME, "parameters": ', "}"),
+        separator="; ",
+    ),
 }
 
 
