@@ -40,7 +40,10 @@ UNSEEN = (
 
 
 def rows(
-    precision: Precision, hardware: HardwareSpec, memory: MachineMemory, arguments: argparse.Namespace
+    precision: Precision,
+    hardware: HardwareSpec,
+    memory: MachineMemory,
+    arguments: argparse.Namespace,
 ) -> list[dict[str, float | str]]:
     known = [make_case(numbers, precision) for numbers in STEPS]
     unseen = [make_case(numbers, precision) for numbers in UNSEEN]
@@ -48,7 +51,9 @@ def rows(
     # Known and unseen steps in the same rounds, so that whatever else runs hits all alike.
     seconds = step_seconds([*known, *unseen], rounds=arguments.rounds, clock=clock)
     prices = fit_prices(known, seconds[: len(known)], hardware)
-    print(f"{precision}: residual on calibration steps {prices.residual:.1%}, prices {prices.values}")
+    print(
+        f"{precision}: residual on calibration steps {prices.residual:.1%}, prices {prices.values}"
+    )
     found = []
     for numbers, case, measured in zip(UNSEEN, unseen, seconds[len(known) :], strict=True):
         predicted = prices.step_s(case, hardware)
@@ -91,7 +96,7 @@ def main() -> None:
     for row in found:
         print(
             f"{row['config']:34} {row['precision']:9} step {1e3 * float(row['predicted_s']):7.1f} "
-            f"against {1e3 * float(row['measured_s']):7.1f} ms {float(row['error']):+6.1%}   memory "
+            f"against {1e3 * float(row['measured_s']):7.1f} ms {float(row['error']):+6.1%}   mem "
             f"{float(row['predicted_bytes']) / 2**20:6.0f} against "
             f"{float(row['measured_bytes']) / 2**20:6.0f} MiB {float(row['memory_error']):+6.1%}"
         )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from weft.checkpoint.hf import hf_tensors, load_hf_tensors, load_model, load_spec, save_model
-from weft.core.errors import CheckpointError, InputFileError, ResourceError
+from weft.core.errors import CheckpointError, InputFileError, ResourceError, UnsupportedError
 from weft.models.decoder import Decoder
 from weft.spec import ModelShape
 
@@ -121,6 +121,15 @@ def largest_file(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("kind", "loader"), [("bert", "load_encoder"), ("t5", "load_encoder_decoder")]
+)
+def test_an_encoder_says_what_loads_it(tmp_path: Path, kind: str, loader: str):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(UnsupportedError, match=rf"'{kind}'.*no decoder\n.*encoders\.{loader}$"):
+        load_model(tmp_path)
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path) -> None:

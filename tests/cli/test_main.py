@@ -17,8 +17,8 @@ VERBS = [
     ["quickstart"], ["doctor"], ["data", "build"], ["tokenizer", "train"],
     ["tokenizer", "encode"], ["tokenizer", "inspect"], ["train"], ["sft"], ["grpo"], ["eval"],
     ["generate"], ["chat"], ["serve"], ["convert"], ["report"], ["plan"], ["recipes", "ls"],
-    ["recipes", "show"], ["recipes", "cp"], ["translate", "train"], ["translate", "eval"],
-    ["translate", "text"],
+    ["recipes", "show"], ["recipes", "cp"], ["model", "show"], ["model", "list"],
+    ["translate", "train"], ["translate", "eval"], ["translate", "text"],
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from weft.cli.main import run
 from weft.cli.model import describe, facts
-from weft.core.errors import ConfigError, InputFileError
+from weft.core.errors import ConfigError, InputFileError, UnsupportedError
 from weft.core.files import write_json
 from weft.spec import ModelShape, zoo
 from weft.spec.families import spec_to_hf
@@ -69,6 +69,11 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         describe(str(tmp_path))
     with pytest.raises(ConfigError, match="there is no"):
         describe("nowhere/config.json")
+    with pytest.raises(ConfigError, match=r"no model 'zzzz'\n  fix: .*`weft model list`"):
+        describe("zzzz")  # not a hundred names
+    (tmp_path / "model.bin").write_bytes(b"\x80")
+    with pytest.raises(UnsupportedError, match=r"model\.bin is no config\.json\n.*its folder"):
+        describe(str(tmp_path / "model.bin"))
 
 
 def test_the_page_is_one_file(folder: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ KINDS = {
         MLPSpec(24, "clamped_swish", bias=True),
         RouterSpec(score="softmax_chosen", bias=True),
     ),
+    "kimi-k3": MoESpec(8, 2, MLPSpec(24, "situ"), latent_dim=32),
 }
 
 

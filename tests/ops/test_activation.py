@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from weft.ops.activation import reference
 from weft.ops.activation.functions import ACTIVATIONS, prelu
-from weft.ops.activation.gated import gated_unit
+from weft.ops.activation.gated import gated_unit, situ_glu
 
 GRID = torch.linspace(-6.0, 6.0, 241, dtype=torch.float64)
 
@@ -41,3 +41,17 @@ def test_glu_is_a_linear_side_times_a_sigmoid_side() -> None:
     expected = F.glu(torch.cat([up, gate], -1))
     torch.testing.assert_close(gated_unit(gate, up, "sigmoid"), expected)
     torch.testing.assert_close(gated_unit(gate, up, "silu"), F.silu(gate) * up)
+
+
+def test_situ_glu_is_its_formula_and_bounded() -> None:
+    torch.manual_seed(0)
+    gate, up = 30 * torch.randn(2, 7, 40, dtype=torch.float64)
+    expected = 4 * torch.tanh(gate / 4) * torch.sigmoid(gate) * 25 * torch.tanh(up / 25)
+    torch.testing.assert_close(gated_unit(gate, up, "situ"), expected)
+    assert float(situ_glu(100 * gate, 100 * up).abs().max()) == 100.0
+    torch.testing.assert_close(
+        situ_glu(gate / 1e5, up / 1e5), F.silu(gate / 1e5) * up / 1e5, atol=0, rtol=1e-6
+    )
+    assert situ_glu(gate.bfloat16(), up.bfloat16()).dtype == torch.bfloat16
+    sides = [side[:, :5].clone().requires_grad_() for side in (gate, up)]
+    assert torch.autograd.gradcheck(situ_glu, sides)

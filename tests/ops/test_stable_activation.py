@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from weft.ops.activation.gated import clamped_swiglu
-from weft.ops.activation.stable import stable_sigmoid, stable_softplus
+from weft.ops.activation.stable import stable_sigmoid, stable_softplus, stable_tanh
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(stable_sigmoid, torch.sigmoid), (stable_softplus, F.softplus)]
+    ("ours", "theirs"),
+    [(stable_sigmoid, torch.sigmoid), (stable_softplus, F.softplus), (stable_tanh, torch.tanh)],
 )
 def test_values_and_gradients_are_those_of_the_plain_function(ours, theirs):
     x = torch.linspace(-30, 30, 501, dtype=torch.float64, requires_grad=True)
@@ -22,7 +23,7 @@ def test_values_and_gradients_are_those_of_the_plain_function(ours, theirs):
     torch.testing.assert_close(ours(extreme), theirs(extreme))
 
 
-@pytest.mark.parametrize("function", [stable_sigmoid, stable_softplus])
+@pytest.mark.parametrize("function", [stable_sigmoid, stable_softplus, stable_tanh])
 @pytest.mark.parametrize("width", [1, 3, 8, 60])
 def test_bits_do_not_depend_on_the_other_rows(function, width):
     torch.manual_seed(0)
@@ -30,6 +31,11 @@ def test_bits_do_not_depend_on_the_other_rows(function, width):
     many = function(x)
     for start, count in ((0, 1), (5, 2), (7, 33), (200, 101)):
         assert torch.equal(function(x[start : start + count]), many[start : start + count])
+
+
+def test_small_numbers_keep_their_digits():
+    x = torch.logspace(-6, 0, 50)
+    torch.testing.assert_close(stable_tanh(x), torch.tanh(x), rtol=1e-6, atol=0)
 
 
 def test_clamped_swiglu_is_its_formula():

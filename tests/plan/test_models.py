@@ -6,6 +6,7 @@ from weft.core.errors import ConfigError
 from weft.plan.accounting import active_weights
 from weft.plan.matrices import layer_matrices
 from weft.plan.models import model_names, public_model
+from weft.spec import zoo
 
 
 def total_weights(name: str) -> float:
@@ -42,13 +43,15 @@ def test_active_weights_are_those_of_the_name(name: str, billions: float):
     assert active / 1e9 == pytest.approx(billions, rel=0.02)
 
 
-def test_every_model_of_the_catalogue_can_be_built():
-    assert all(public_model(name).num_layers > 0 for name in model_names())
+def test_every_alias_and_shape_can_be_built():
+    own = [name for name in model_names() if name not in zoo.names()]
+    assert len(own) > 15
+    assert all(public_model(name).num_layers > 0 for name in own)
 
 
 def test_names_are_found_whatever_their_case():
-    assert public_model("deepseek-r1") is not None
-    assert public_model(" LLAMA-3.3-70b ") == public_model("Llama-3.1-70B")
+    assert public_model("deepseek-r1") == zoo.spec("deepseek-r1")
+    assert public_model(" LLAMA-3.3-70b-instruct ") == zoo.spec("llama-3.3-70b")
 
 
 def test_every_second_layer_of_gpt_oss_has_a_window():
@@ -59,4 +62,4 @@ def test_every_second_layer_of_gpt_oss_has_a_window():
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(ConfigError) as caught:
         public_model("Lama-3.1-70B")
-    assert "Llama-3.1-70B" in str(caught.value.fix)
+    assert "llama-3.1-70b" in str(caught.value.fix)

@@ -70,6 +70,23 @@ class FakeUsage:
 
 
 @dataclass(frozen=True)
+class FakePromptLogprob:
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def prompt_logprobs(request: Request) -> tuple[FakePromptLogprob | None, ...] | None:
+    """Return -0.25 times the position for each token, with alternatives from "A" on."""
+    num_top = request.sampling.prompt_logprobs
+    if num_top is None:
+        return None
+    top = tuple((65 + rank, -0.125 * (1 + rank)) for rank in range(num_top))
+    positions = range(1, len(request.tokens))
+    return None, *(FakePromptLogprob(-0.25 * position, 9, top) for position in positions)
+
+
+@dataclass(frozen=True)
 class FakeDelta:
     text: str = ""
     token: int | None = None
@@ -78,6 +95,7 @@ class FakeDelta:
     finish_reason: FinishReason | None = None
     error: str | None = None
     usage: FakeUsage = FakeUsage()
+    prompt_logprobs: tuple[FakePromptLogprob | None, ...] | None = None
 
 
 @dataclass
@@ -149,6 +167,7 @@ class FakeEngine:
                     (65 + rank, -1.0 - rank) for rank in range(sampling.logprobs or 0)
                 ),
                 usage=FakeUsage(self.num_cached_tokens),
+                prompt_logprobs=prompt_logprobs(request) if index == 0 else None,
             )
             decoded = known
         self.running.discard(request.id)

@@ -168,6 +168,18 @@ HARD_BODIES: list[dict[str, object]] = [
     {"min_p": 1.0, "temperature": 1e-300},
     {"temperature": 1e-45, "top_p": 1e-300},
     {"repetition_penalty": 100.0, "frequency_penalty": -2.0},
+    {"guided_regex": "\ud800"},
+    {"guided_regex": "((a{1000}){1000}){1000}"},
+    {"guided_regex": "(" * 10**4 + "a" + ")" * 10**4},
+    {"guided_choice": ["\ud800"]},
+    {"guided_choice": ["\x00"]},
+    {"guided_json": {"const": "\ud800"}},
+    {"guided_json": '{"items":' * 10**4 + "{}" + "}" * 10**4},
+    {"guided_json": {"type": "array", "items": {"type": "integer"}, "minItems": 10**9}},
+    {"guided_json": {"$ref": "#"}},
+    {"guided_grammar": "start: start"},
+    {"guided_grammar": "root ::= " + "(" * 10**4 + '"a"' + ")" * 10**4},
+    {"guided_grammar": 'start: "a" @part0'},
 ]
 
 

@@ -41,6 +41,8 @@ def test_other_impossible_specs_are_refused() -> None:
         AttentionSpec(0, 1, 8)
     with pytest.raises(ConfigError, match="width"):
         MLPSpec(0)
+    with pytest.raises(ConfigError, match="situ needs a gate"):
+        MLPSpec(8, "situ", gated=False)
     with pytest.raises(ConfigError, match="needs a vocabulary"):
         ModelSpec("llama", 0, 8, ())
     with pytest.raises(ConfigError, match=r"parallel\.tensor"):

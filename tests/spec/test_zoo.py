@@ -37,29 +37,35 @@ def test_a_family_of_every_kind_is_there() -> None:
     assert all(zoo.entry(name).source for name in zoo.names())
 
 
-CARDS = {  # total and active parameters as model cards round them
-    "deepseek-v3.2": (671e9, None),
-    "kimi-k2": (1.03e12, 32.9e9),
-    "minimax-m2.5": (229e9, 10e9),
-    "qwen3-coder-480b-a35b": (480e9, 35e9),
-    "qwen3-next-80b-a3b": (80e9, 3.9e9),
-    "qwen3.5-27b": (27e9, 27e9),
-    "qwen3.5-397b-a17b": (397e9, 17e9),
-    "glm-5": (744e9, 40e9),
-    "glm-4.5": (355e9, 32e9),
-    "glm-4.5-air": (106e9, 12e9),
-    "gpt-oss-20b": (20.9e9, 3.6e9),
-    "gpt-oss-120b": (116.8e9, 5.1e9),
-    "kimi-linear-48b-a3b": (49.1e9, None),
+CARDS = {  # billions of parameters, total and active, as model cards round them
+    "deepseek-v3": (671, 37),
+    "deepseek-v3.2": (671, 37),
+    "kimi-k2": (1030, 32),
+    "kimi-k2.5": (1030, 32),
+    "minimax-m2.5": (229, 10),
+    "mixtral-8x7b": (46.7, 12.9),
+    "qwen3-coder-480b-a35b": (480, 35),
+    "qwen3-next-80b-a3b": (80, 3),
+    "qwen3-vl-235b-a22b": (235, 22),
+    "qwen3.5-27b": (27, 27),
+    "qwen3.5-397b-a17b": (397, 17),
+    "glm-5": (744, 40),
+    "glm-4.5": (355, 32),
+    "glm-4.5-air": (106, 12),
+    "gpt-3-175b": (175, 175),
+    "gpt-oss-20b": (20.9, 3.6),
+    "gpt-oss-120b": (116.8, 5.1),
+    "kimi-linear-48b-a3b": (49.1, 3),
 }
 
 
-@pytest.mark.parametrize("name", [name for name in CARDS if name in NAMES])
+@pytest.mark.parametrize("name", CARDS)
 def test_counts_agree_with_model_cards(name: str) -> None:
     count, (total, active) = count_parameters(zoo.spec(name)), CARDS[name]
-    assert count.total == pytest.approx(total, rel=0.01)
-    if active is not None:  # cards leave out the embedding or not, and round to one digit
-        assert count.active == pytest.approx(active, rel=0.2)
+    assert count.total == pytest.approx(total * 1e9, rel=0.01)
+    # Cards count embedding and head or not, and may cut the fraction off.
+    fewest = (count.active - count.embedding - count.head) // 10**9
+    assert fewest <= active <= count.active * 1.01 / 1e9
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

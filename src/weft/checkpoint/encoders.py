@@ -21,6 +21,7 @@ from weft.models.families.encoders import ENCODER_DECODER_KEYS, ENCODER_KEYS
 from weft.models.hf_keys import Part, parts
 from weft.spec import EncoderDecoderSpec, EncoderSpec
 from weft.spec.families.encoders import (
+    ENCODERS,
     encoder_decoder_from_hf,
     encoder_decoder_to_hf,
     encoder_from_hf,
@@ -30,6 +31,12 @@ from weft.text.tokenizer import Tokenizer
 
 # What norms are called in checkpoints converted from TensorFlow.
 _OLD_NORM_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder's config.json is that of an encoder, which gives vectors and no text."""
+    file = Path(folder).expanduser() / "config.json"
+    return file.exists() and read_json(file).get("model_type") in ENCODERS
 
 
 def load_encoder(

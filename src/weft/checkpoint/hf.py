@@ -17,13 +17,14 @@ from weft.checkpoint.memory import materialise
 from weft.checkpoint.safetensors import TensorFiles, write_sharded
 from weft.checkpoint.stored_forms import STORED_FORMS, find_form
 from weft.checkpoint.transfer import LoadReport, copy_part, fill, place
-from weft.core.errors import CheckpointError, InputFileError
+from weft.core.errors import CheckpointError, InputFileError, UnsupportedError
 from weft.core.files import disk_errors, read_json, write_json
 from weft.models.decoder import Decoder
 from weft.models.families import key_map, rules
 from weft.models.hf_keys import Part, parts
 from weft.spec import ModelSpec
 from weft.spec.families import spec_from_hf, spec_to_hf, with_mtp
+from weft.spec.families.encoders import ENCODER_DECODERS, ENCODERS
 from weft.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,6 +42,7 @@ def load_spec(folder: Path, *, mtp: bool = False) -> ModelSpec:
     """
     folder = _model_folder(folder)
     config = read_json(folder / "config.json")
+    _refuse_encoders(config)
     generation = folder / "generation_config.json"
     if generation.exists():
         # Chat models list further end tokens only here.
@@ -180,6 +182,20 @@ def _model_folder(folder: Path) -> Path:
             fix="give a folder with config.json and safetensors, such as RUN/model",
         )
     return folder
+
+
+def _refuse_encoders(config: dict) -> None:
+    """Name the function that loads what is no decoder."""
+    kind = config.get("model_type")
+    for families, loader in (
+        (ENCODERS, "load_encoder"),
+        (ENCODER_DECODERS, "load_encoder_decoder"),
+    ):
+        if kind in families:
+            raise UnsupportedError(
+                f"config.json has model_type {kind!r}, which is no decoder",
+                fix=f"load it with weft.checkpoint.encoders.{loader}",
+            )
 
 
 def _end_tokens(config: dict, generation: dict) -> dict:

@@ -46,7 +46,8 @@ def load_embedder(
     model, tokenizer = load_encoder(folder, dtype=dtype, device=device), Tokenizer.load(folder)
     limits = folder / "sentence_bert_config.json"
     max_tokens = read_json(limits).get("max_seq_length") if limits.exists() else None
-    return TextEmbedder(model, tokenizer, pooling, max_tokens=max_tokens)
+    short_dims = read_json(folder / "config.json").get("matryoshka_dimensions") or ()
+    return TextEmbedder(model, tokenizer, pooling, max_tokens=max_tokens, short_dims=short_dims)
 
 
 def save_embedder(embedder: TextEmbedder, folder: Path) -> None:
@@ -57,6 +58,11 @@ def save_embedder(embedder: TextEmbedder, folder: Path) -> None:
     """
     folder = Path(folder)
     save_encoder(embedder.model, folder, tokenizer=embedder.tokenizer)
+    if embedder.short_dims:
+        config = read_json(folder / "config.json")
+        write_json(
+            folder / "config.json", {**config, "matryoshka_dimensions": list(embedder.short_dims)}
+        )
     (folder / "1_Pooling").mkdir(exist_ok=True)
     modes = {mode: kind == embedder.pooling.kind for mode, kind in _MODES.items()}
     pooling = {"word_embedding_dimension": embedder.dim, **modes}

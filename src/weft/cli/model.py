@@ -111,6 +111,8 @@ def resolve(model: str) -> tuple[str, AnyModelSpec]:
         if not path.exists():
             raise InputFileError(f"{model!r} has no config.json", fix="give a checkpoint folder")
     if path.is_file():
+        if path.suffix != ".json":
+            raise UnsupportedError(f"{path} is no config.json", fix="give its folder")
         config = read_json(path)
         if not isinstance(config, dict):
             raise UnsupportedError(f"{path} holds no configuration", fix="give a config.json")

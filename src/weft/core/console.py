@@ -100,9 +100,11 @@ def format_count(value: float) -> str:
 
     >>> format_count(1_234_567), format_count(950), format_count(0.25)
     ('1.23M', '950', '0.25')
+    >>> format_count(999_885_952)
+    '1B'
     """
     for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
+        if abs(value) >= 0.9995 * limit:  # three digits round up to the next unit
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
 

@@ -114,8 +114,10 @@ class Interrupted(WeftError):
     exit_code = 130
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str], *, otherwise: str | None = None) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest choice, else the list of choices.
+
+    ``otherwise`` stands in for lists too long to read.
 
     >>> did_you_mean("learning_rat", ["learning_rate", "steps"])
     "did you mean 'learning_rate'?"
@@ -126,4 +128,4 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.55)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "choose one of: " + ", ".join(options)
+    return otherwise or "choose one of: " + ", ".join(options)

@@ -219,6 +219,8 @@ class EngineCore:
         times = self._times[update.request_id]
         if update.token is not None:
             times.token(now_s, self._timings)
+            if not stream.tokens:
+                stream.prompt_logprobs = self.runner.prompts.take(update.request_id)
         try:
             delta = stream.push(update, self.weight_version)
         except Exception as error:

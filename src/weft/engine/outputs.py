@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from weft.spec.request import FinishReason
 
 TopLogprobs = tuple[tuple[int, float], ...]
+
+
+class PromptLogprob(NamedTuple):
+    """How likely the model finds one token of a prompt behind those before it.
+
+    Attributes:
+        logprob: Natural logarithm of its probability, at temperature 1.
+        rank: 1 for the likeliest token of the vocabulary.
+        top: Likeliest tokens (token, log-probability), likeliest first.
+    """
+
+    logprob: float
+    rank: int
+    top: TopLogprobs = ()
+
+
+# One entry per prompt token; none for the first, which nothing comes before.
+PromptLogprobs = tuple[PromptLogprob | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,7 @@ class Delta:
         stop_text: The stop text that ended the request, if one did.
         error: In words, when the finish reason is ERROR.
         usage: Counts so far.
+        prompt_logprobs: Of the prompt's tokens, if asked for, with the first token.
     """
 
     request_id: str
@@ -59,6 +79,7 @@ class Delta:
     stop_text: str | None
     error: str | None
     usage: Usage
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,7 @@ class Completion:
         error: In words, when the finish reason is ERROR.
         num_prompt_tokens: Length of the prompt.
         num_cached_tokens: Prompt tokens found in the prefix cache.
+        prompt_logprobs: Of the prompt's tokens, if asked for and computed before it ended.
     """
 
     request_id: str
@@ -96,3 +118,4 @@ class Completion:
     error: str | None
     num_prompt_tokens: int
     num_cached_tokens: int
+    prompt_logprobs: PromptLogprobs | None = None

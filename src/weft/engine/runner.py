@@ -19,6 +19,7 @@ from torch import Tensor
 
 from weft.engine.batch import StepBatch, build_batch, pad_items
 from weft.engine.grammar.state import GrammarError
+from weft.engine.prompt_logprobs import PromptScorer
 from weft.engine.sampling import pipeline
 from weft.engine.sampling.logprobs import alternatives
 from weft.engine.states import StateSlots
@@ -55,6 +56,7 @@ class ModelRunner:
         self.cache = cache
         self.deterministic = deterministic
         self.table = SequenceTable()
+        self.prompts = PromptScorer(model.spec.vocab_size)
         self.states = StateSlots(cache.num_sequences - 1) if model.spec.has_states else None
         self.num_computed_tokens = 0
         bytes_per_row = 4 * model.spec.vocab_size
@@ -65,6 +67,7 @@ class ModelRunner:
         self.forget(plan.finished)
         for new in plan.new:
             self.table.add(new)
+            self.prompts.add(new)
         with torch.inference_mode():
             items = pad_items(plan.items) if self.deterministic else plan.items
             slots = self._state_slots(plan, num_copies=len(items) - len(plan.items))
@@ -72,16 +75,17 @@ class ModelRunner:
             context = StepContext.paged(self.cache, batch.paged)
             hidden_TD = self.model(batch.tokens_T, context)
             self.num_computed_tokens += sum(len(item.tokens) for item in plan.items)
-            if not batch.sample_ids:
-                return StepResult({})
-            # Only rows that sample go through the head.
-            hidden_RD = hidden_TD.index_select(0, batch.sample_rows_R)
-            return self._sample(hidden_RD, batch)
+            result = StepResult({}, self.prompts.score(plan.items, hidden_TD, self._logits))
+            if batch.sample_ids:
+                # Only rows that sample go through the head.
+                self._sample(hidden_TD.index_select(0, batch.sample_rows_R), batch, result)
+            return result
 
     def forget(self, ids: Sequence[int]) -> None:
         """Drop the state of sequences that ended."""
         for id in ids:
             self.table.remove(id)
+            self.prompts.remove(id)
         if self.states is not None:
             self.states.release(ids)
 
@@ -92,8 +96,7 @@ class ModelRunner:
         slots = self.states.take(item.id for item in plan.items)
         return slots + [self.states.scratch] * num_copies
 
-    def _sample(self, hidden_RD: Tensor, batch: StepBatch) -> StepResult:
-        result = StepResult({}, {})
+    def _sample(self, hidden_RD: Tensor, batch: StepBatch, result: StepResult) -> None:
         ids, positions_R = batch.sample_ids, batch.sample_positions_R
         for rows in self._chunks(len(ids)):
             try:
@@ -101,7 +104,6 @@ class ModelRunner:
             except Exception:
                 self._sample_one_by_one(hidden_RD[rows], ids[rows], positions_R[rows], result)
         self._record(result)
-        return result
 
     def _record(self, result: StepResult) -> None:
         for id, sampled in list(result.tokens.items()):

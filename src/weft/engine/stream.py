@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.engine.outputs import Completion, Delta, TopLogprobs, Usage
+from weft.engine.outputs import Completion, Delta, PromptLogprobs, TopLogprobs, Usage
 from weft.sched.plan import SequenceUpdate
 from weft.spec.request import FinishReason, Request
 from weft.text.detokenize import StreamDetokenizer
@@ -22,6 +22,7 @@ class RequestStream:
         self.top_logprobs: list[TopLogprobs] = []
         self.weight_versions: list[int] = []
         self.num_cached_tokens = 0
+        self.prompt_logprobs: PromptLogprobs | None = None
         self.finish_reason: FinishReason | None = None
         self.first_token_s: float | None = None
         self._error: str | None = None
@@ -75,6 +76,7 @@ class RequestStream:
             error=self._error,
             num_prompt_tokens=len(self.request.tokens),
             num_cached_tokens=self.num_cached_tokens,
+            prompt_logprobs=self.prompt_logprobs,
         )
 
     @property
@@ -127,4 +129,6 @@ class RequestStream:
             stop_text=self.stop_text,
             error=error,
             usage=self.usage,
+            # The core has just put them here when the first token comes.
+            prompt_logprobs=self.prompt_logprobs if len(self.tokens) == 1 else None,
         )

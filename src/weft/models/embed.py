@@ -25,6 +25,8 @@ class TextEmbedder:
         pooling: How tokens' vectors become one.
         max_tokens: Longer texts are cut to this, the added tokens included; none means the
             model's context.
+        short_dims: Widths the model was trained to be cut to (Matryoshka representations,
+            Kusupati et al. 2022, arXiv:2205.13147).
 
     Raises:
         ConfigError: ``max_tokens`` is more than the model can read, or less than 3.
@@ -37,10 +39,12 @@ class TextEmbedder:
         pooling: PoolingSpec | None = None,
         *,
         max_tokens: int | None = None,
+        short_dims: Sequence[int] = (),
     ) -> None:
         tokenizer.check_model(model.spec.vocab_size)
         self.model, self.tokenizer = model, tokenizer
         self.pooling = pooling or PoolingSpec()
+        self.short_dims = tuple(short_dims)
         self.max_tokens = max_tokens or model.spec.context_length
         if not 3 <= self.max_tokens <= model.spec.context_length:
             raise ConfigError(
@@ -53,7 +57,6 @@ class TextEmbedder:
         """Width of the vectors (D)."""
         return self.model.spec.dim
 
-    @torch.inference_mode()
     def embed(self, texts: Sequence[str], *, tokens_per_batch: int = 8192) -> Tensor:
         """Return one vector per text, [B, D], float32, in the order of the texts.
 
@@ -63,8 +66,15 @@ class TextEmbedder:
         Raises:
             RequestError: a text is not valid Unicode, or has no token.
         """
-        tokens = [self._tokens(text) for text in texts]
-        vectors_BD = torch.zeros(len(texts), self.dim, device=self.model.device)
+        tokens = [self.cut(self.encode(text), self.max_tokens) for text in texts]
+        return self.embed_tokens(tokens, tokens_per_batch=tokens_per_batch)
+
+    @torch.inference_mode()
+    def embed_tokens(
+        self, tokens: Sequence[Sequence[int]], *, tokens_per_batch: int = 8192
+    ) -> Tensor:
+        """Return one vector per list of token ids, each 1 to ``max_tokens`` long, [B, D]."""
+        vectors_BD = torch.zeros(len(tokens), self.dim, device=self.model.device)
         for rows in length_groups([len(ids) for ids in tokens], tokens_per_batch):
             lengths = tuple(len(tokens[row]) for row in rows)
             flat_T = torch.tensor([id for row in rows for id in tokens[row]])
@@ -73,14 +83,22 @@ class TextEmbedder:
             vectors_BD[rows] = pool(hidden_TD, lengths, self.pooling)
         return vectors_BD
 
-    def _tokens(self, text: str) -> list[int]:
-        """Return the ids of a text; a long one loses its end, not the tokens put around it."""
-        around = self.tokenizer.encode("", add_special_tokens=True)
+    def encode(self, text: str) -> list[int]:
+        """Return all ids of a text and of what is put around it.
+
+        Raises:
+            RequestError: the text is not valid Unicode, or has no token.
+        """
         tokens = self.tokenizer.encode(text, add_special_tokens=True)
         if not tokens:
             raise RequestError("a text without tokens has no vector", fix="leave out empty texts")
-        if len(tokens) <= self.max_tokens:
+        return tokens
+
+    def cut(self, tokens: list[int], max_tokens: int) -> list[int]:
+        """Cut the ids of a text at its end, but not the tokens put around it."""
+        if len(tokens) <= max_tokens:
             return tokens
+        around = self.tokenizer.encode("", add_special_tokens=True)
         after = len(around) - 1 if around else 0
-        kept = tokens[: self.max_tokens - after]
+        kept = tokens[: max_tokens - after]
         return kept + tokens[len(tokens) - after :] if after > 0 else kept

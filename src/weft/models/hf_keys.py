@@ -178,9 +178,7 @@ def moe_rules(
 
 def norm_rules(names: Mapping[str, str], *, bias: bool = False) -> tuple[Rule, ...]:
     """The norms of a block: ours and theirs."""
-    return tuple(
-        rule for ours, theirs in names.items() for rule in affine(ours, theirs, bias=bias)
-    )
+    return tuple(rule for ours, theirs in names.items() for rule in affine(ours, theirs, bias=bias))
 
 
 def pre_norm_rules(

@@ -19,7 +19,11 @@
 - ``zero.py``, ``gpt_activations.py``, ``utilization.py``, ``scaling.py``, ``economy.py``,
   ``speculation.py``  general laws in closed form; ``course/`` worked examples of courses;
   ``occupancy.py`` what limits one GPU kernel.
-- ``models.py``      public models by name; ``mla_mode.py`` when latent attention absorbs.
+- ``answer.py``      what a question gives: figures with grade, interval and formula, tables, curves.
+- ``search/``        the best training layouts and deployments, and why the others fell.
+- ``calibration.py``, ``machine_training.py``  the machine at hand as measured, and the prices of
+  its training steps; ``scaling_bootstrap.py`` intervals of fitted scaling laws.
+- ``models.py``      aliases of public models; ``mla_mode.py`` when latent attention absorbs.
 - ``workload/``      synthetic and recorded requests; ``simulator/`` the engine's own serving loop
   on a virtual clock, one engine or a fleet; ``simulate.py`` the short way to one engine.
 - ``inference/``     what a served model costs in closed form: steps, load, pools, prices.

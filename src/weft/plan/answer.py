@@ -42,9 +42,7 @@ class Item:
     @classmethod
     def of(cls, name: str, figure: Figure, formula: str = "") -> Item:
         """Return a figure with a name."""
-        return cls(
-            name, figure.value, figure.unit, figure.grade, formula, figure.low, figure.high
-        )
+        return cls(name, figure.value, figure.unit, figure.grade, formula, figure.low, figure.high)
 
     @property
     def text(self) -> str:

@@ -17,7 +17,7 @@ from weft.core.errors import ResourceError
 from weft.plan.accounting import distinct_layers
 from weft.plan.layout import TrainingLayout
 from weft.plan.matrices import layer_matrices
-from weft.plan.stages import Stages, layer_slices, rank_weights
+from weft.plan.stages import RankWeights, Stages, all_weights, layer_slices
 from weft.plan.zero import StateBytes
 from weft.spec import AttentionSpec, LayerSpec, MLASpec, MLPSpec, ModelSpec, MoESpec
 from weft.spec.cache import CacheKinds
@@ -125,19 +125,20 @@ def _text(size: float) -> str:
 @lru_cache(maxsize=8192)
 def training_ledger(spec: ModelSpec, layout: TrainingLayout) -> TrainingLedger:
     """Return the memory of the fullest pipeline rank."""
-    stages = layer_slices(spec, layout)
-    return max(
-        (rank_ledger(spec, layout, rank, stages) for rank in range(layout.pipeline)),
-        key=lambda ledger: ledger.total,
-    )
+    stages, weights = layer_slices(spec, layout), all_weights(spec, layout)
+    ranks = (_ledger(spec, layout, rank, stages, weights[rank]) for rank in range(layout.pipeline))
+    return max(ranks, key=lambda ledger: ledger.total)
 
 
-def rank_ledger(
-    spec: ModelSpec, layout: TrainingLayout, rank: int, stages: Stages | None = None
+def rank_ledger(spec: ModelSpec, layout: TrainingLayout, rank: int) -> TrainingLedger:
+    """Return the memory of one pipeline rank."""
+    own = all_weights(spec, layout)[rank]
+    return _ledger(spec, layout, rank, layer_slices(spec, layout), own)
+
+
+def _ledger(
+    spec: ModelSpec, layout: TrainingLayout, rank: int, stages: Stages, own: RankWeights
 ) -> TrainingLedger:
-    """Return the memory of one pipeline rank; ``stages`` are ``layer_slices`` if at hand."""
-    stages = layer_slices(spec, layout) if stages is None else stages
-    own = rank_weights(spec, layout, rank)
     state = StateBytes(layout.weight_bytes, layout.gradient_bytes, _OPTIMIZER_BYTES)
     adapters = StateBytes(2.0, layout.gradient_bytes, _OPTIMIZER_BYTES).sharded(
         layout.zero, max(1, layout.num_shards)

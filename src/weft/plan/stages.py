@@ -13,7 +13,6 @@ from weft.plan.layout import TrainingLayout
 from weft.plan.matrices import layer_matrices
 from weft.plan.pipeline import even_stages
 from weft.plan.work import Shard
-from weft.plan.work import Shard
 from weft.spec import LayerSpec, ModelSpec
 
 Stages = tuple[dict[LayerSpec, int], ...]
@@ -66,15 +65,14 @@ def _slices(spec: ModelSpec, num_stages: int) -> Stages:
     return tuple(slices)
 
 
-def rank_weights(spec: ModelSpec, layout: TrainingLayout, rank: int) -> RankWeights:
-    """Return the weights of one pipeline rank."""
-    return _all_weights(spec, layout.pipeline, layout.chunks, layout.shard)[rank]
+def all_weights(spec: ModelSpec, layout: TrainingLayout) -> tuple[RankWeights, ...]:
+    """Return the weights of every pipeline rank."""
+    return _all_weights(spec, layout.pipeline, layout.chunks, layout.shard)
 
 
 def fullest_weights(spec: ModelSpec, layout: TrainingLayout) -> RankWeights:
     """Return the weights of the rank that has most."""
-    ranks = _all_weights(spec, layout.pipeline, layout.chunks, layout.shard)
-    return max(ranks, key=lambda weights: weights.total)
+    return max(all_weights(spec, layout), key=lambda weights: weights.total)
 
 
 @lru_cache(maxsize=4096)

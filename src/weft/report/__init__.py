@@ -3,6 +3,8 @@
 - ``run_view.py``  reads a run directory: configuration, environment, events, results, sub-runs.
 - ``svg.py``       line charts as inline SVG that follow the page's light or dark colours.
 - ``heat_map.py``  heat maps of the same kind; ``routing.py`` draws the use of experts with them.
+- ``bars.py``      what a whole is made of; ``plan_page.py`` an answer of the planner as a page.
+- ``sliders.py``   numbers that change with sliders, looked up in a table made beforehand.
 - ``html.py``      the page: escaping, style, tables, details.
 - ``sections.py``  what a report shows, each section made only when its data is there.
 - ``write.py``     ``write_report(folder)``.

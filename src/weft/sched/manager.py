@@ -74,17 +74,20 @@ class KVManager:
         """Return how many blocks hold `num_tokens` positions."""
         return -(-num_tokens // self.block_size)
 
-    def begin(self, table: BlockTable, tokens: Sequence[int], *, reserve: int = 0) -> int | None:
+    def begin(
+        self, table: BlockTable, tokens: Sequence[int], *, reserve: int = 0, reuse: bool = True
+    ) -> int | None:
         """Give an empty table blocks for all `tokens`, cached ones first.
 
-        At least one token is left to compute, so that there are logits to draw from.
+        At least one token is left to compute, so that there are logits to draw from; all are
+        without `reuse`.
 
         Returns:
             The number of tokens whose keys and values are already there, or None (and nothing
             changed) when fewer than `reserve` blocks would stay free.
         """
         assert not table.blocks, "the table already has blocks"
-        cached = self._match(table, tokens)
+        cached = self._match(table, tokens if reuse else tokens[:1])
         num_blocks = self.num_blocks_for(len(tokens))
         num_new = self._num_held(num_blocks) - len(cached)
         num_revived = sum(1 for block in cached if self.pool.num_references(block) == 0)

@@ -317,7 +317,10 @@ class Scheduler:
         """Move the first in line to the running ones; False if there are too few blocks."""
         reserve = int(self.config.admission_reserve * self.config.num_blocks)
         num_cached = self.kv.begin(
-            sequence.table, sequence.tokens, reserve=reserve if len(self._running) else 0
+            sequence.table,
+            sequence.tokens,
+            reserve=reserve if len(self._running) else 0,
+            reuse=sequence.may_reuse,
         )
         if num_cached is None:
             return False
@@ -329,7 +332,7 @@ class Scheduler:
             sequence.num_cached = num_cached
             counters = self._counters
             counters.num_prompt_tokens += sequence.num_prompt_tokens
-            if self.config.enable_prefix_cache:
+            if self.config.enable_prefix_cache and sequence.may_reuse:
                 counters.num_prefix_queried_tokens += sequence.num_prompt_tokens
                 counters.num_prefix_hit_tokens += num_cached
         return True

@@ -59,6 +59,12 @@ class Sequence:
     def num_prompt_tokens(self) -> int:
         return len(self.request.tokens)
 
+    @property
+    def may_reuse(self) -> bool:
+        """Whether a cached prefix helps: not while every prompt token has to be scored."""
+        scored = len(self.tokens) > self.num_prompt_tokens
+        return self.request.sampling.prompt_logprobs is None or scored
+
     def introduction(self) -> NewSequence:
         """Return what the runner must know before the first step."""
         return NewSequence(

@@ -4,7 +4,9 @@
 ``run_server`` runs it; everything between the socket and the engine lives here.
 
 - ``backend``: what the server needs of an engine, as protocols; the engine never imports us.
-- ``protocol``: request and response bodies. Unknown fields are refused, never ignored.
+- ``protocol``, ``body``: request bodies. Unknown fields are refused, never ignored.
+- ``structured``: what an answer must look like, under OpenAI's and vLLM's names;
+  ``tool_choice`` which calls a chat forces or constrains, in the model's own format.
 - ``prompts``: text, token ids and chat messages become prompt tokens, or a refusal with numbers.
 - ``generation``: one HTTP request as one or many engine requests, merged, timed and aborted.
 - ``completions``, ``chat``: the two shapes of answer; ``logprobs`` their two log-probability forms.

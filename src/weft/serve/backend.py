@@ -15,6 +15,21 @@ class Usage(Protocol):
     def num_cached_tokens(self) -> int: ...
 
 
+class PromptLogprob(Protocol):
+    """How likely the model finds one token of a prompt."""
+
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def top(self) -> Sequence[tuple[int, float]]: ...
+
+
+# One entry per token; none for the first, which nothing comes before.
+PromptLogprobs = Sequence[PromptLogprob | None]
+
+
 class Delta(Protocol):
     """What one engine step adds to one request; ``weft.engine.outputs.Delta`` is one.
 
@@ -26,6 +41,7 @@ class Delta(Protocol):
         finish_reason: Set on the last delta only.
         error: What failed, when the finish reason is ERROR.
         usage: Counts so far.
+        prompt_logprobs: Of the prompt's tokens, with the first token, if asked for.
     """
 
     @property
@@ -42,6 +58,8 @@ class Delta(Protocol):
     def error(self) -> str | None: ...
     @property
     def usage(self) -> Usage: ...
+    @property
+    def prompt_logprobs(self) -> PromptLogprobs | None: ...
 
 
 class Counters(Protocol):

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from weft.core.errors import UnsupportedError, WeftError
 from weft.serve.backend import Delta
 from weft.serve.generation import Choice, Generation
-from weft.serve.logprobs import chat_logprobs
+from weft.serve.logprobs import chat_logprobs, prompt_logprobs
 from weft.serve.prompts import Prompt
 from weft.serve.protocol import ChatBody, parse
 from weft.serve.service import Service, read_json
@@ -80,7 +80,12 @@ class ChatEndpoint:
             message = message_of(turn.read(choice.text))
             value = {"index": choice.index, "message": message}
             choices.append({**value, **self._tail(body, choice, turn, choice.deltas)})
-        return {**head, "choices": choices, "usage": generation.usage()}
+        answer = {**head, "choices": choices, "usage": generation.usage()}
+        if body.prompt_logprobs is not None:
+            entries = generation.choices[0].prompt_logprobs or ()
+            tokenizer = self._service.tokenizer
+            answer["prompt_logprobs"] = prompt_logprobs(tokenizer, prompt, entries)
+        return answer
 
     async def _events(
         self, generation: Generation, body: ChatBody, head: dict[str, Any], prompt: Prompt

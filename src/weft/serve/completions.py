@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from weft.core.errors import WeftError
 from weft.serve.backend import Delta
 from weft.serve.generation import Choice, Generation
-from weft.serve.logprobs import completion_logprobs, token_text
+from weft.serve.logprobs import completion_logprobs, echo_logprobs, prompt_logprobs, token_text
 from weft.serve.protocol import CompletionBody, parse
 from weft.serve.service import Service, read_json
 from weft.serve.sse import DONE, EventStream, event, until_disconnect
@@ -47,20 +47,32 @@ class CompletionEndpoint:
     def _whole(
         self, generation: Generation, body: CompletionBody, head: dict[str, Any]
     ) -> dict[str, Any]:
-        choices = [
-            self._choice(choice, body, choice.text, choice.deltas, offset=0)
-            for choice in generation.choices
-        ]
+        choices = []
+        for choice in generation.choices:
+            echo = self._echo(choice, body)
+            offset = _length(echo)
+            value = self._choice(choice, body, choice.text, choice.deltas, offset=offset)
+            value = value if echo is None else _joined(echo, value)
+            if body.prompt_logprobs is not None:
+                tokens, found = choice.request.tokens, choice.prompt_logprobs or ()
+                tokenizer = self._service.tokenizer
+                value["prompt_logprobs"] = prompt_logprobs(tokenizer, tokens, found)
+            choices.append(value)
         return {**head, "choices": choices, "usage": generation.usage()}
 
     async def _events(
         self, generation: Generation, body: CompletionBody, head: dict[str, Any]
     ) -> AsyncGenerator[str, None]:
-        offsets = [0] * len(generation.choices)
+        offsets: dict[int, int] = {}
         extra = {"usage": None} if body.include_usage else {}
         try:
             async with generation:
                 async for choice, delta in generation.deltas():
+                    if choice.index not in offsets:
+                        echo = self._echo(choice, body)
+                        offsets[choice.index] = _length(echo)
+                        if echo is not None:
+                            yield event({**head, "choices": [echo], **extra})
                     silent = not delta.text and delta.finish_reason is None
                     if silent and body.logprobs is None and not body.return_token_ids:
                         continue
@@ -76,6 +88,22 @@ class CompletionEndpoint:
         except WeftError as error:
             yield self._service.error_event(error)
         yield DONE
+
+    def _echo(self, choice: Choice, body: CompletionBody) -> dict[str, Any] | None:
+        """Return the prompt as the beginning of a choice; none if it is not asked for."""
+        if not body.echo:
+            return None
+        tokenizer, tokens = self._service.tokenizer, choice.request.tokens
+        logprobs = None
+        if body.logprobs is not None:
+            found = choice.prompt_logprobs or ()
+            logprobs = echo_logprobs(tokenizer, tokens, found, body.logprobs)
+        return {
+            "index": choice.index,
+            "text": tokenizer.decode(tokens, skip_special=False),
+            "logprobs": logprobs,
+            "finish_reason": None,
+        }
 
     def _choice(
         self,
@@ -99,3 +127,14 @@ class CompletionEndpoint:
             value["token_ids"] = [delta.token for delta in deltas if delta.token is not None]
             value["prompt_token_ids"] = list(choice.request.tokens)
         return value
+
+
+def _length(echo: dict[str, Any] | None) -> int:
+    return 0 if echo is None else len(echo["text"])
+
+
+def _joined(echo: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Put an echoed prompt in front of a choice."""
+    before, after = echo["logprobs"], value["logprobs"]
+    logprobs = None if after is None else {name: before[name] + after[name] for name in after}
+    return {**value, "text": echo["text"] + value["text"], "logprobs": logprobs}

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from weft.serve.backend import Delta, Engine
+from weft.serve.backend import Delta, Engine, PromptLogprobs
 from weft.serve.errors import GenerationError
 from weft.serve.metrics import SequenceTimer, ServerMetrics
 from weft.spec.request import FinishReason, Request
@@ -28,11 +28,13 @@ class Choice:
     request: Request
     stream: AsyncIterator[Delta]
     timer: SequenceTimer
+    prompt_only: bool = False
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     num_cached_tokens: int = 0
+    prompt_logprobs: PromptLogprobs | None = None
 
     def take(self, delta: Delta) -> None:
         """Add what a delta brings.
@@ -40,12 +42,11 @@ class Choice:
         Raises:
             GenerationError: the sequence ended for a reason that is no answer.
         """
-        self.text += delta.text
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
         self.num_cached_tokens = max(self.num_cached_tokens, delta.usage.num_cached_tokens)
-        if delta.token is not None:
-            self.tokens.append(delta.token)
-            self.deltas.append(delta)
-            self.timer.token()
+        if not self.prompt_only:
+            self._take_output(delta)
         if delta.finish_reason is None:
             return
         self.finish_reason = delta.finish_reason
@@ -54,6 +55,15 @@ class Choice:
             status, code, message = _FAILURES[delta.finish_reason]
             detail = f"{message}: {delta.error}" if delta.error else message
             raise GenerationError(detail, status=status, code=code)
+        if self.prompt_only:
+            self.finish_reason = FinishReason.LENGTH
+
+    def _take_output(self, delta: Delta) -> None:
+        self.text += delta.text
+        if delta.token is not None:
+            self.tokens.append(delta.token)
+            self.deltas.append(delta)
+            self.timer.token()
 
 
 class Generation:
@@ -61,9 +71,23 @@ class Generation:
 
     Use it as an async context manager: whatever is unfinished on exit (the client went away, a
     sibling failed) is aborted in the engine.
+
+    Args:
+        engine: Runs the sequences.
+        metrics: Counts them.
+        arrival_s: When the HTTP request came.
+        prompt_only: Leave out the one token that an engine cannot help drawing.
     """
 
-    def __init__(self, engine: Engine, metrics: ServerMetrics, arrival_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: ServerMetrics,
+        arrival_s: float,
+        *,
+        prompt_only: bool = False,
+    ) -> None:
+        self._prompt_only = prompt_only
         self._engine = engine
         self._metrics = metrics
         self._arrival_s = arrival_s
@@ -93,7 +117,9 @@ class Generation:
         for (prompt_index, request), stream in zip(requests, streams, strict=True):
             timer = self._metrics.timer(len(request.tokens), self._arrival_s)
             index = len(self.choices)
-            self.choices.append(Choice(index, prompt_index, request, stream, timer))
+            self.choices.append(
+                Choice(index, prompt_index, request, stream, timer, self._prompt_only)
+            )
 
     async def deltas(self) -> AsyncGenerator[tuple[Choice, Delta], None]:
         """Yield the deltas of all choices as they come, each already added to its choice.

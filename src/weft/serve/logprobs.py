@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
-from weft.serve.backend import Delta, Tokenizer
+from weft.serve.backend import Delta, PromptLogprobs, Tokenizer
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
@@ -42,6 +43,50 @@ def completion_logprobs(
         "top_logprobs": tops,
         "text_offset": offsets,
     }
+
+
+def echo_logprobs(
+    tokenizer: Tokenizer, prompt: Sequence[int], found: PromptLogprobs, num_top: int
+) -> dict[str, Any]:
+    """Return the part of ``logprobs`` that an echoed prompt adds in front of a completion's."""
+    tokens = [token_text(tokenizer, token) for token in prompt]
+    tops: list[dict[str, float] | None] = []
+    for text, entry in zip(tokens, found, strict=True):
+        if entry is None:
+            tops.append(None)
+            continue
+        top = {token_text(tokenizer, token): logprob for token, logprob in entry.top[:num_top]}
+        top.setdefault(text, entry.logprob)
+        tops.append(top)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [None if entry is None else entry.logprob for entry in found],
+        "top_logprobs": tops,
+        "text_offset": list(accumulate(map(len, tokens[:-1]), initial=0)),
+    }
+
+
+def prompt_logprobs(
+    tokenizer: Tokenizer, prompt: Sequence[int], found: PromptLogprobs
+) -> list[dict[str, Any] | None]:
+    """Return vLLM's ``prompt_logprobs``: per token an object by token id, the token's own first."""
+    answer: list[dict[str, Any] | None] = []
+    for token, entry in zip(prompt, found, strict=True):
+        if entry is None:
+            answer.append(None)
+            continue
+        ranked = {top: (logprob, rank) for rank, (top, logprob) in enumerate(entry.top, start=1)}
+        answer.append(
+            {
+                str(id): {
+                    "logprob": logprob,
+                    "rank": rank,
+                    "decoded_token": token_text(tokenizer, id),
+                }
+                for id, (logprob, rank) in ({token: (entry.logprob, entry.rank)} | ranked).items()
+            }
+        )
+    return answer
 
 
 def chat_logprobs(tokenizer: Tokenizer, deltas: Sequence[Delta]) -> dict[str, Any]:

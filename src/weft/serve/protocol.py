@@ -27,12 +27,10 @@ DEFAULT_COMPLETION_TOKENS = 16
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
-    "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "modalities": (["text"],),
     "prediction": (),
-    "prompt_logprobs": (),
     "reasoning_effort": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
@@ -79,6 +77,7 @@ class SamplingBody(StructuredFields):
     priority: Int64 = 0
     cache_salt: str = ""
     return_token_ids: bool = False
+    prompt_logprobs: Int64 | None = None
     # Names the end user to whoever reads the request; it never influences the output.
     user: str | None = None
 
@@ -97,6 +96,12 @@ class SamplingBody(StructuredFields):
                 fix="set stream to true or leave stream_options out",
                 param="stream_options",
             )
+        if self.prompt_logprobs is not None and self.stream:
+            raise RequestError(
+                "prompt_logprobs is set and stream is true",
+                fix="set stream to false; /v1/completions streams them with echo and logprobs",
+                param="prompt_logprobs",
+            )
         return self
 
     @property
@@ -114,8 +119,18 @@ class SamplingBody(StructuredFields):
         """The length the client itself has set."""
         return self.max_tokens
 
+    @property
+    def prompt_only(self) -> bool:
+        """Whether the client wants to hear about its prompt and nothing else."""
+        return False
+
     def sampling(
-        self, encode: Encode, *, max_tokens: int | None, logprobs: int | None
+        self,
+        encode: Encode,
+        *,
+        max_tokens: int | None,
+        logprobs: int | None,
+        prompt_logprobs: int | None,
     ) -> SamplingParams:
         """Return the engine's parameters; ``encode`` turns bad words into tokens.
 
@@ -144,6 +159,7 @@ class SamplingBody(StructuredFields):
                 ignore_eos=self.ignore_eos,
                 min_tokens=self.min_tokens,
                 logprobs=logprobs,
+                prompt_logprobs=prompt_logprobs,
                 structured=None if structure is None else structure.spec,
             )
 
@@ -155,11 +171,44 @@ class CompletionBody(SamplingBody):
         description="a text, a list of texts, a list of token ids or a list of such lists"
     )
     logprobs: Int64 | None = None
+    echo: bool = False
+
+    @model_validator(mode="after")
+    def _check_prompt_only(self) -> Self:
+        if self.prompt_only and self.stream:
+            raise RequestError(
+                "max_tokens is 0 and stream is true: there is nothing to stream",
+                fix="set stream to false",
+                param="stream",
+            )
+        return self
+
+    @property
+    def prompt_only(self) -> bool:
+        """Whether the client wants to hear about its prompt and nothing else."""
+        return self.max_tokens == 0 and (self.echo or self.prompt_logprobs is not None)
+
+    @property
+    def num_asked_tokens(self) -> int | None:
+        """The length the client itself has set; an engine draws a token in any case."""
+        return 1 if self.prompt_only else self.max_tokens
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """Alternatives wanted for each prompt token, by either field."""
+        echoed = self.logprobs if self.echo else None
+        asked = [count for count in (echoed, self.prompt_logprobs) if count is not None]
+        return max(asked, default=None)
 
     def to_sampling(self, encode: Encode) -> SamplingParams:
         """Return the engine's parameters."""
-        limit = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
-        return self.sampling(encode, max_tokens=limit, logprobs=self.logprobs)
+        limit = self.num_asked_tokens
+        return self.sampling(
+            encode,
+            max_tokens=DEFAULT_COMPLETION_TOKENS if limit is None else limit,
+            logprobs=self.logprobs,
+            prompt_logprobs=self.num_prompt_logprobs,
+        )
 
 
 class TextPart(Body):
@@ -302,7 +351,12 @@ class ChatBody(SamplingBody):
                 param="max_tokens",
             )
         num_logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self.sampling(encode, max_tokens=limit, logprobs=num_logprobs)
+        return self.sampling(
+            encode,
+            max_tokens=limit,
+            logprobs=num_logprobs,
+            prompt_logprobs=self.prompt_logprobs,
+        )
 
 
 class TokenizeBody(Body):

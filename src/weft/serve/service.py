@@ -127,7 +127,9 @@ class Service:
             for index, tokens in enumerate(prompts)
             for sequence in range(body.n)
         ]
-        generation = Generation(self.engine, self.metrics, arrival_s)
+        generation = Generation(
+            self.engine, self.metrics, arrival_s, prompt_only=body.prompt_only
+        )
         with blame(body.structured_field):
             await generation.submit(requests)
         return generation

@@ -12,8 +12,10 @@ from weft.spec.cache import CacheKinds, StateSpec
 
 Activation = Literal[
     "silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "leaky_relu", "elu", "selu",
-    "mish", "tanh", "sigmoid", "clamped_swish",
+    "mish", "tanh", "sigmoid", "clamped_swish", "situ",
 ]  # fmt: skip
+GATED_ONLY = ("clamped_swish", "situ")
+"""Activations that are functions of gate and up together."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class MLPSpec(CacheKinds):
     def __post_init__(self) -> None:
         if self.hidden_dim < 1:
             raise ConfigError(f"the feed-forward width is {self.hidden_dim}; at least 1 is needed")
+        if self.activation in GATED_ONLY and not self.gated:
+            raise ConfigError(f"{self.activation} needs a gate", fix="set gated=True")
 
 
 @dataclass(frozen=True)

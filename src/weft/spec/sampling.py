@@ -34,6 +34,9 @@ class SamplingParams:
         ignore_eos: Continue past the model's end tokens (for benchmarks).
         min_tokens: End tokens cannot be drawn before this many.
         logprobs: Return the log-probability of each token and of this many alternatives.
+        prompt_logprobs: Return the log-probability of each prompt token but the first, as the model
+            itself gives it (temperature 1, nothing added), and of this many alternatives. The
+            prompt is then computed whole, cached or not.
         structured: What the text must look like. End tokens can be drawn exactly where it is
             complete, and then also before ``min_tokens`` if nothing else can follow. Stop texts
             may still cut it.
@@ -57,6 +60,7 @@ class SamplingParams:
     ignore_eos: bool = False
     min_tokens: int = 0
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     structured: StructuredSpec | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class SamplingParams:
         _within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         _within("min_tokens", self.min_tokens, 0, None)
         _within("logprobs", self.logprobs, 0, 20)
+        _within("prompt_logprobs", self.prompt_logprobs, 0, 20)
         if self.top_p == 0.0:
             raise RequestError(
                 "top_p is 0; it keeps no token",

@@ -104,17 +104,19 @@ def test_latent_experts_work_between_projections():
 
 
 def test_a_latent_mixture_at_the_published_size_has_its_shapes():
-    """Kimi K3's card: width 7168 is left out; 896 experts, 16 chosen, latent width 3584."""
-    spec = MoESpec(896, 16, MLPSpec(512), latent_dim=3584)
+    """Kimi K3's card: width 7168, latent 3584, 16 of 896 experts of 3072; 2.8T, 92 such layers."""
+    spec = MoESpec(896, 16, MLPSpec(3072), latent_dim=3584)
     moe = build_moe(7168, spec, layer=0, device="meta")
     shapes = {name: tuple(p.shape) for name, p in moe.named_parameters()}
     assert shapes == {
         "router.weight": (896, 7168),
-        "experts.gate_up": (896, 1024, 3584),
-        "experts.down": (896, 3584, 512),
+        "experts.gate_up": (896, 6144, 3584),
+        "experts.down": (896, 3584, 3072),
         "latent_down.weight": (3584, 7168),
         "latent_up.weight": (7168, 3584),
     }
+    total = 92 * sum(p.numel() for p in moe.parameters())
+    assert total == pytest.approx(2.8e12, rel=0.03)  # attention and embedding come on top
 
 
 def test_a_row_has_the_same_bits_in_any_batch():

@@ -110,6 +110,19 @@ def test_noise_is_for_training_only(kind):
     assert not torch.allclose(noisy.logits_TE, quiet.logits_TE)
 
 
+def test_jitter_multiplies_inputs_by_at_most_its_share():
+    """Switch Transformers: each input number times a draw from [1 - eps, 1 + eps]."""
+    spec = RouterSpec(noise=0.1, noise_kind="jitter")
+    router = Router(8, MoESpec(8, 2, MLPSpec(4), spec), layer=0).train()
+    with torch.no_grad():
+        router.weight.copy_(torch.eye(8))  # logits are the multiplied inputs
+        factors = router(torch.full((5000, 8), 4.0)).logits_TE / 4.0
+    assert float(factors.min()) >= 0.9 - 1e-6
+    assert float(factors.max()) <= 1.1 + 1e-6
+    assert float(factors.mean()) == pytest.approx(1.0, abs=1e-3)
+    assert float(factors.std()) == pytest.approx(0.1 / 3**0.5, rel=0.02)
+
+
 def test_learnt_noise_scales_with_its_own_projection():
     router, x, _ = routed(RouterSpec(noise=1.0, noise_kind="learnt"), training=True)
     with torch.no_grad():

@@ -8,11 +8,10 @@ app = App(
     name="plan",
     help="Know what training or serving takes before it runs.",
     help_format="plaintext",
-    help_epilogue="Examples:\n"
-    "    weft plan train llama-3.1-405b --hw H100x1024 --tp 8 --pp 16 --tokens 15T\n"
+    help_epilogue="Every verb takes --json, --html FILE and --explain.\n\nExamples:\n"
+    "    weft plan train llama-3.1-70b --hw H100x64 --tp 8 --pp 2 --tokens 2T\n"
     "    weft plan infer qwen3-8b --hw H200 --isl 2048 --osl 256 --concurrency 64\n"
-    "    weft plan search deepseek-v3 --hw H800x2048 --task train\n"
-    "    weft plan VERB --json, --html FILE or --explain",
+    "    weft plan search deepseek-v3 --hw H800x2048 --task train",
 )
 _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "model": (
@@ -25,7 +24,7 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "train": (
         "Step time, utilisation, memory, days and money of a training run.",
-        ("weft plan train llama-3.1-405b --hw H100x1024 --tp 8 --pp 16 --seq 8192 --gbs 512",),
+        ("weft plan train llama-3.1-70b --hw H100x64 --tp 8 --pp 2 --seq 8192 --tokens 2T",),
     ),
     "infer": (
         "Latencies, rates and cost of a served model.",

@@ -61,9 +61,7 @@ def capacity(
         raise ConfigError("no service level is given", fix="write --slo ttft=500ms,tpot=30ms")
     name, step = step_model(model, hw, deployment)
     longest = 8 * (workload.isl + workload.osl) + workload.shared + 1
-    fleet = fleet_of(
-        step, replicas=replicas, prefill=prefill, routing=routing, max_context=longest
-    )
+    fleet = fleet_of(step, replicas=replicas, prefill=prefill, routing=routing, max_context=longest)
     level, tried = ServiceLevel(**limits), {}
 
     def simulate_at(rate: float) -> Simulation:

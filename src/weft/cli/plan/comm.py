@@ -59,8 +59,7 @@ def _answer(kind: Kind, cluster: Cluster, size: int, stride: int, num_bytes: flo
     ]
     times = tuple(choose(kind, one, cluster, size, stride=stride).seconds for one in _SIZES)
     rates = tuple(
-        bus_factor(kind, size) * one / time / 1e9
-        for one, time in zip(_SIZES, times, strict=True)
+        bus_factor(kind, size) * one / time / 1e9 for one, time in zip(_SIZES, times, strict=True)
     )
     facts = f"{size} ranks: {span.inside} per node over {cluster.scale_up.name}, {span.across} "
     return Answer(

@@ -51,6 +51,8 @@ def compare(
     calibration
         Of a training run: a file of `weft plan calibrate`; by default this machine's.
     """
+    if not run.exists():
+        raise InputFileError(f"there is no {run}", fix="give a run folder or a request log")
     if run.is_dir():
         emit(training_answer(run, load_calibration(calibration)), output)
         return

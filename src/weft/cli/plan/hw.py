@@ -90,4 +90,6 @@ def _links() -> Listing:
          f"{one.start_s * 1e6:.1f} us", one.source)
         for one in links().values()
     ]  # fmt: skip
-    return listing("links, one way per device", ("link", "rate", "reached", "start", "source"), rows)
+    return listing(
+        "links, one way per device", ("link", "rate", "reached", "start", "source"), rows
+    )

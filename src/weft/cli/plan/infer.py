@@ -100,9 +100,7 @@ def _latencies(found: LoadEstimate) -> tuple[Item, ...]:
     )
 
 
-def _rates(
-    found: LoadEstimate, most: LoadEstimate, devices: int, price: float
-) -> tuple[Item, ...]:
+def _rates(found: LoadEstimate, most: LoadEstimate, devices: int, price: float) -> tuple[Item, ...]:
     rate = found.output_tokens_per_s
     factor = interval_factor("max load")
     return (

@@ -9,17 +9,19 @@ from typing import get_args
 from weft.cli.model import resolve
 from weft.cli.plan.options import DeploymentOptions, LayoutOptions, TrafficOptions
 from weft.core.errors import ConfigError, UnsupportedError, did_you_mean
-from weft.plan.calibration import THIS_MACHINE, load_calibration
+from weft.plan.calibration import THIS_MACHINE, Calibration, load_calibration
 from weft.plan.hardware.cluster import Cluster
 from weft.plan.inference.deployment import Deployment, Storage
 from weft.plan.inference.load import Traffic
 from weft.plan.layout import Recompute, TrainingLayout
+from weft.plan.models import model_names, public_model
 from weft.plan.ops import ELEMENT_BYTES
-from weft.spec import ModelSpec
+from weft.spec import ModelSpec, zoo
 
 _SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 _NUMBER = r"\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*"
+_COUNT = r"\s*[x×*]\s*(\d+)\s*$"
 # Four-bit weights of mixtures of experts are the experts'; attention keeps its type.
 _FOUR_BITS = ("int4", "float4")
 
@@ -31,6 +33,8 @@ def model_of(text: str) -> tuple[str, ModelSpec]:
         ConfigError: no such model; the nearest is named.
         UnsupportedError: a model without a decoder alone.
     """
+    if text.lower() in {name.lower() for name in model_names()} - set(zoo.names()):
+        return text.lower(), public_model(text)
     name, spec = resolve(text)
     if not isinstance(spec, ModelSpec):
         raise UnsupportedError(
@@ -45,12 +49,19 @@ def cluster_of(text: str) -> Cluster:
     Raises:
         ConfigError: no such device; the nearest are listed.
     """
-    name = re.split(r"\s*[x×*]\s*\d+\s*$", text)[0].strip()
-    if name != THIS_MACHINE and not name.endswith(".json"):
+    calibration = calibration_of(text)
+    if calibration is None:
         return Cluster.parse(text)
-    count = re.search(r"[x×*]\s*(\d+)\s*$", text)
-    path = None if name == THIS_MACHINE else Path(name)
-    return Cluster.of(load_calibration(path).hardware, int(count[1]) if count else 1)
+    count = re.search(_COUNT, text)
+    return Cluster.of(calibration.hardware, int(count[1]) if count else 1)
+
+
+def calibration_of(text: str) -> Calibration | None:
+    """Return the calibration that hardware in words names; none if it is of the catalogue."""
+    name = re.split(_COUNT, text)[0].strip()
+    if name != THIS_MACHINE and not name.endswith(".json"):
+        return None
+    return load_calibration(None if name == THIS_MACHINE else Path(name))
 
 
 def count_of(text: str) -> float:

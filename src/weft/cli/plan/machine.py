@@ -6,7 +6,7 @@ from weft.cli.plan.options import LayoutOptions
 from weft.core.console import format_bytes
 from weft.core.errors import ResourceError
 from weft.plan.answer import Answer, Item, Parts
-from weft.plan.calibration import Calibration, load_calibration
+from weft.plan.calibration import Calibration
 from weft.plan.figure import Figure
 from weft.plan.flops import training_flops
 from weft.plan.machine_training import MachinePrices, TrainingCase, process_bytes
@@ -22,7 +22,7 @@ def train_here(
     spec: ModelSpec,
     layout: LayoutOptions,
     num_tokens: float,
-    calibration: Calibration | None = None,
+    calibration: Calibration,
 ) -> Answer:
     """Return what training takes on this machine, one device, weft's own trainer.
 
@@ -30,12 +30,15 @@ def train_here(
         ResourceError: it does not fit; says by how much and what would.
         ConfigError: the precision was not measured.
     """
-    calibration = calibration or load_calibration()
     precision: Precision = "bfloat16" if layout.dtype == "bfloat16" else "float32"
     if precision not in calibration.training:
         precision = "float32"
     case = TrainingCase(
-        spec, layout.seq, (layout.gbs or layout.mbs) * layout.seq, layout.mbs * layout.seq, precision
+        spec,
+        layout.seq,
+        (layout.gbs or layout.mbs) * layout.seq,
+        layout.mbs * layout.seq,
+        precision,
     )
     prices = calibration.prices(precision)
     needed = _memory(case, calibration)
@@ -44,7 +47,9 @@ def train_here(
         raise ResourceError(
             f"training needs {format_bytes(needed)}, {format_bytes(needed - available)} more than "
             f"the {format_bytes(available)} there",
-            fix="lower --mbs or --seq" if layout.mbs > 1 else "lower --seq or choose a smaller model",
+            fix="lower --mbs or --seq"
+            if layout.mbs > 1
+            else "lower --seq or choose a smaller model",
         )
     return Answer(
         title=f"{name} on this machine, {precision}",

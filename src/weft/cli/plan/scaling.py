@@ -94,8 +94,8 @@ def optimal(
             Item("parameters with serving", smaller, "", "fit", "least 6 N D + 2 N served"),
             Item("tokens with serving", longer, "", "fit", "same loss (arXiv:2401.00448)"),
         ]
-    emit(_answer(f"{budget:.3g} FLOPs by {law}", chosen, tuple(items), num_parameters, loss, budget),
-         output)  # fmt: skip
+    title = f"{budget:.3g} FLOPs by {law}"
+    emit(_answer(title, chosen, tuple(items), num_parameters, loss, budget), output)
 
 
 def _answer(

@@ -77,9 +77,7 @@ def simulate(
     load = _load(trace, poisson, burst, closed, requests, seed, workload)
     name, step = step_model(model, hw, deployment)
     context = _longest(load, workload)
-    fleet = fleet_of(
-        step, replicas=replicas, prefill=prefill, routing=routing, max_context=context
-    )
+    fleet = fleet_of(step, replicas=replicas, prefill=prefill, routing=routing, max_context=context)
     result = simulate_fleet(load, fleet, keep_steps=True)
     if perfetto is not None:
         write_chrome_trace(perfetto, result)
@@ -92,6 +90,7 @@ def simulate(
 def answer(title: str, result: Simulation, level: ServiceLevel | None) -> Answer:
     """Return what a simulation found."""
     stats, counters = result.stats, result.stats.counters
+    virtual = seconds(result.duration_s)
     good: tuple[Item, ...] = ()
     if level is not None:
         good = (
@@ -100,7 +99,7 @@ def answer(title: str, result: Simulation, level: ServiceLevel | None) -> Answer
         )
     return Answer(
         title=title,
-        facts=(f"{len(result.requests):,} requests in {seconds(result.duration_s)} of virtual time",),
+        facts=(f"{len(result.requests):,} requests in {virtual} of virtual time",),
         items=(
             Item("output tokens per second", result.tokens_per_s, "tok/s", "fit"),
             Item("mean TTFT", result.mean("ttft_s"), "s", "fit", "arrival to first token"),

@@ -48,9 +48,7 @@ def spec(
     drafter = None
     if draft is not None:
         drafter = StepModel(deployment_of(model_of(draft)[1], cluster, deployment))
-    points = speculation_curve(
-        target, drafter, acceptance=alpha, context=context, batches=_BATCHES
-    )
+    points = speculation_curve(target, drafter, acceptance=alpha, context=context, batches=_BATCHES)
     fixed = [_fixed(target, drafter, alpha, gamma, context, batch) for batch in _BATCHES]
     emit(_answer(f"{name} on {hw}, drafts by {draft or 'n-grams'}", alpha, gamma, points, fixed),
          output)  # fmt: skip

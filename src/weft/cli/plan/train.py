@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.cli.plan.inputs import cluster_of, count_of, layout_of, model_of
+from weft.cli.plan.inputs import calibration_of, cluster_of, count_of, layout_of, model_of
 from weft.cli.plan.memory import describe
 from weft.cli.plan.options import LayoutOptions, Output
 from weft.cli.plan.output import emit
@@ -45,10 +45,11 @@ def train(
     """
     name, spec = model_of(model)
     cluster, num_tokens = cluster_of(hw), count_of(tokens)
-    if cluster.device.grade == "measured":
+    calibration = calibration_of(hw)
+    if calibration is not None:
         from weft.cli.plan.machine import train_here
 
-        emit(train_here(name, spec, layout, num_tokens), output)
+        emit(train_here(name, spec, layout, num_tokens, calibration), output)
         return
     cut = layout_of(layout, cluster.num_devices)
     run = estimate_run(spec, cut, cluster, num_tokens=num_tokens, price_per_hour=price)
@@ -91,9 +92,7 @@ def _speed(run: RunEstimate) -> tuple[Item, ...]:
     causal = "rate x causal FLOPs per token / dense bfloat16 peak"
     return (
         Item.of("step time", run.step_s, "sum of the parts below"),
-        Item.of(
-            "rate per device", run.tokens_per_s_per_device, "gbs x seq / step time / devices"
-        ),
+        Item.of("rate per device", run.tokens_per_s_per_device, "gbs x seq / step time / devices"),
         Item("MFU (causal)", run.mfu, "share", "fit", causal),
         Item("MFU (PaLM)", run.mfu_palm, "share", "fit", "all pairs counted (arXiv:2204.02311)"),
         Item("HFU", run.hfu, "share", "fit", "with recomputed FLOPs (arXiv:2205.05198)"),

@@ -124,7 +124,7 @@ def _closing_words(summary: dict[str, Any], out: Path) -> None:
         f"  a real checkpoint   {_program()} serve path/to/Qwen3-0.6B\n",
         f"  a run on a GPU      {_program()} train pretrain-10m --device cuda "
         f"--corpus {out / 'corpus'} --tokenizer {out / 'tokenizer'} --out runs/big\n",
-        f"  a cluster plan      {_program()} plan path/to/Qwen3-8B --tokens 1e12 --devices 64\n",
+        f"  a cluster plan      {_program()} plan search qwen3-8b --hw H100x64\n",
     )
     console.print(Panel(words, title="done", title_align="left"))
 

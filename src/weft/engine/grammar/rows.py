@@ -74,7 +74,7 @@ class GrammarRows:
         Raises:
             GrammarError: one of them cannot go on.
         """
-        places = [place for place, id in enumerate(ids) if id in self._rows]
+        places = [place for place, id in enumerate(ids) if id in self._rows] if self._rows else []
         if not places:
             return None
         rows = [self._rows[ids[place]] for place in places]

@@ -92,10 +92,14 @@ def apply_bans(logits_RV: Tensor, batch: SamplingBatch) -> None:
 
 
 def apply_masks(logits_RV: Tensor, rows_G: np.ndarray, bits_GW: np.ndarray) -> None:
-    """Set tokens whose bit is 0 to minus infinity, in place; the bits travel packed."""
-    rows_t, bits_t = _to(rows_G, logits_RV), _to(bits_GW, logits_RV)
+    """Set tokens whose bit is 0 to minus infinity, in place; rows are in ascending order."""
+    bits_t = _to(bits_GW, logits_RV)
     places_8 = torch.arange(8, dtype=torch.uint8, device=logits_RV.device)
     allowed_GV = (bits_t[:, :, None] >> places_8 & 1).flatten(1)[:, : logits_RV.shape[-1]]
+    if len(rows_G) == len(logits_RV):
+        logits_RV.masked_fill_(allowed_GV == 0, _NEGATIVE_INFINITY)
+        return
+    rows_t = _to(rows_G, logits_RV)
     logits_RV[rows_t] = logits_RV[rows_t].masked_fill_(allowed_GV == 0, _NEGATIVE_INFINITY)
 
 

@@ -36,6 +36,7 @@ class ServingConstants:
         cache_share: Bandwidth while keys and values stream in decode.
         kernel_s: Of each kernel on the device, besides its work.
         launch_s: The host's for each kernel that no captured graph contains, in prefill.
+        eager_launch: Launches over those of an engine that compiles prompts and so fuses kernels.
         expert_kernel_s: Of routing and permuting around each mixture of experts, on the device.
         expert_launch_s: The host's for the same, without a graph.
         latent_launch_s: The host's for the small kernels of latent attention, without a graph.
@@ -45,10 +46,8 @@ class ServingConstants:
         request_s: Of each request: transport and tokens of the prompt.
         static_step_s: Of each step in a loop without a server.
         mixing_share: Share of a prompt's time that decoding beside it has to wait.
-        burst_share: Share of requests that meet the queue of a burst.
-        lockstep_share: The same where prompts go first, so that answers begin, end, and requests
-            come again together ...
-        length_spread: ... or this part of an answer's time apart, because lengths differ.
+        length_spread: Part of an answer's time over which answers that began together end, because
+            lengths differ.
     """
 
     product_share: float = 0.85
@@ -64,6 +63,7 @@ class ServingConstants:
     cache_share: float = 1.0
     kernel_s: float = 2.5e-6
     launch_s: float = 20e-6
+    eager_launch: float = 2.0
     expert_kernel_s: float = 5e-6
     expert_launch_s: float = 250e-6
     latent_launch_s: float = 500e-6
@@ -73,8 +73,6 @@ class ServingConstants:
     request_s: float = 15e-3
     static_step_s: float = 0.2e-3
     mixing_share: float = 0.85
-    burst_share: float = 0.14
-    lockstep_share: float = 0.9
     length_spread: float = 0.1
 
 

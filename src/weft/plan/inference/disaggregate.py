@@ -111,7 +111,8 @@ def estimate_disaggregated(
     busy = min(1.0, rate * prompt_s / servers)
     # Little's law gives the wait when prefill is the bottleneck; else bursts queue for it.
     waiting_s = max(0.0, num_clients / rate - fixed_s)
-    burst_s = constants.burst_share * max(0.0, num_clients / servers - 1.0) / 2 * prompt_s
+    # The first requests of all clients come at once.
+    burst_s = max(0.0, num_clients / servers - 1.0) / 2 * prompt_s / traffic.requests_per_client
     return DisaggregatedEstimate(
         ttft_s=constants.request_s + prompt_s + transfer_s + max(waiting_s, burst_s),
         tpot_s=step_s,

@@ -8,8 +8,12 @@ tokens cost beside the decoding ones (weights are read once for both):
     TPOT  = t_decode(r) + (r − 1) / O · t_prompt
     rate  = r / T
 
-``r`` is the number of clients unless the cache holds fewer; the rest wait in line. A request's
-first token waits for the step in progress, for prompts that came at the same time, for its own.
+``r`` is the number of clients unless the cache holds fewer; the rest wait in line.
+
+A request's first token waits for the step in progress, for those prepared behind it, for prompts
+that came at the same time, and for its own. All clients' first requests come at once. Later ones
+come as answers end: together if all outputs are equally long, apart if lengths spread that over
+more time than the prompts take.
 """
 
 from __future__ import annotations
@@ -33,6 +37,11 @@ class Traffic:
         max_num_sequences: Most sequences of one data-parallel group.
         prompts_first: Waiting prompts stop decoding until they are computed (SGLang's default);
             else they share steps with it (weft, vLLM, TensorRT-LLM).
+        prompts_together: Answers that end in one step reach their clients together, whose next
+            prompts so share a step (TensorRT-LLM); else one by one.
+        num_steps_ahead: Steps already prepared when a request arrives; servers prepare one while
+            the one before it runs.
+        requests_per_client: Of a run; ten in public benchmarks. The first of all come at once.
     """
 
     num_prompt_tokens: int
@@ -41,6 +50,9 @@ class Traffic:
     max_tokens_per_step: int = 8192
     max_num_sequences: int = 2048
     prompts_first: bool = False
+    prompts_together: bool = False
+    num_steps_ahead: int = 1
+    requests_per_client: int = 10
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_cached_tokens < self.num_prompt_tokens or self.num_output_tokens < 1:
@@ -129,14 +141,30 @@ def prompt_seconds(model: StepModel, traffic: Traffic, num_running: int) -> floa
     In balance ``num_running / O`` prompts come per step; whole ones share it, so that they share
     what a step with prompts costs once.
     """
-    decode = Segment(1, traffic.mean_context - 1, num_running)
-    budget = max(1, traffic.max_tokens_per_step - num_running)
     together = max(1, round(num_running / traffic.num_output_tokens))
-    together = min(together, max(1, budget // traffic.num_new_tokens))
+    together = min(together, _most_together(traffic, num_running))
+    return _prompts_seconds(model, traffic, num_running, together) / together
+
+
+def _budget(traffic: Traffic, num_running: int) -> int:
+    """Return the prompt tokens of a step, beside ``num_running`` sequences if they may decode."""
+    return max(1, traffic.max_tokens_per_step - (0 if traffic.prompts_first else num_running))
+
+
+def _most_together(traffic: Traffic, num_running: int) -> int:
+    return max(1, _budget(traffic, num_running) // traffic.num_new_tokens)
+
+
+def _prompts_seconds(
+    model: StepModel, traffic: Traffic, num_running: int, num_prompts: int
+) -> float:
+    """Return what prompts that share their steps add to those of ``num_running`` sequences."""
+    decode = Segment(1, traffic.mean_context - 1, 0 if traffic.prompts_first else num_running)
+    budget = _budget(traffic, num_running)
     total, start = 0.0, traffic.num_cached_tokens
     while start < traffic.num_prompt_tokens:
         new = min(budget, traffic.num_prompt_tokens - start)
-        total += _added(model, decode, Segment(new, start, together)) / together
+        total += _added(model, decode, Segment(new, start, num_prompts))
         start += new
     return total
 
@@ -149,27 +177,59 @@ def _added(model: StepModel, decode: Segment, prompt: Segment) -> float:
     return max(0.0, model.seconds(mixed, graphs=False) - model.seconds(alone))
 
 
+@dataclass(frozen=True)
+class _Prefill:
+    """Prompts in a steady state, in seconds.
+
+    Attributes:
+        alone_s: What one that comes by itself adds to steps.
+        batch_s: What as many as fit into one step add to it.
+        all_s: The prompts of all running sequences, in such batches.
+        together: Share of prompts that come at once, as answers ended at once.
+    """
+
+    alone_s: float
+    batch_s: float
+    all_s: float
+    together: float
+
+    @property
+    def burst_s(self) -> float:
+        """Mean time to a first token when all come at once: batches one after another."""
+        return (self.all_s + self.batch_s) / 2
+
+    def mean(self, alone: float, together: float) -> float:
+        """Return the mean over prompts that come alone and those that come together."""
+        return (1.0 - self.together) * alone + self.together * together
+
+
+def _prefill(model: StepModel, traffic: Traffic, running: int, answer_s: float) -> _Prefill:
+    alone_s = prompt_seconds(model, traffic, running - 1)
+    batch = min(running, _most_together(traffic, running))
+    batch_s = _prompts_seconds(model, traffic, running - batch, batch)
+    all_s = running / batch * batch_s
+    spread_s = model.constants.length_spread * answer_s
+    gathers = traffic.prompts_first or traffic.prompts_together
+    return _Prefill(alone_s, batch_s, all_s, all_s / (all_s + spread_s) if gathers else 0.0)
+
+
 def _steady(model: StepModel, traffic: Traffic, running: int, clients: int) -> LoadEstimate:
     constants, outputs = model.constants, traffic.num_output_tokens
     decode_s = model.seconds(Work.decode(running, traffic.mean_context))
-    prompt_s = prompt_seconds(model, traffic, running - 1)
+    prefill = _prefill(model, traffic, running, outputs * decode_s)
+    prompt_s = prefill.mean(prefill.alone_s, prefill.all_s / running)
     turn_s = outputs * decode_s + running * prompt_s
-    tpot_s = decode_s + constants.mixing_share * (running - 1) / outputs * prompt_s
-    # A prompt that arrives alone meets the step in progress and, rarely, another prompt. Of those
-    # that come in one burst, half are served before it, and those of its own step with it.
-    busy = running * prompt_s / turn_s
-    alone_s = decode_s / 2 + busy * prompt_s / 2
-    budget = max(1, traffic.max_tokens_per_step - running)
-    batch = min(running, max(1, budget // traffic.num_new_tokens))
-    burst_s = ((running + batch) / 2 - 1) * prompt_s
+    others_s = prefill.all_s - prefill.batch_s
+    if traffic.prompts_first:  # the first batch waits for all others, the last for none
+        others_s /= 2
+    mixing_s = prefill.mean((running - 1) * prefill.alone_s, others_s)
+    tpot_s = decode_s + constants.mixing_share * mixing_s / outputs
     queue_s = (clients - running) * turn_s / running
-    ttft_s = constants.request_s + prompt_s + queue_s
-    share = constants.burst_share
-    if traffic.prompts_first:
-        spread_s = constants.length_spread * outputs * decode_s
-        together = running * prompt_s / (running * prompt_s + spread_s)
-        share = max(share, constants.lockstep_share * together)
-    ttft_s += alone_s + share * burst_s
+    ttft_s = constants.request_s + queue_s
+    if running == 1:
+        ttft_s += prefill.alone_s
+    else:
+        ttft_s += _first_token(traffic, prefill, running, decode_s, turn_s)
     rate = running / turn_s * model.deployment.data
     return LoadEstimate(
         ttft_s=ttft_s,
@@ -181,3 +241,20 @@ def _steady(model: StepModel, traffic: Traffic, running: int, clients: int) -> L
         decode_step_s=decode_s,
         prompt_s=prompt_s,
     )
+
+
+def _first_token(
+    traffic: Traffic, prefill: _Prefill, running: int, decode_s: float, turn_s: float
+) -> float:
+    """Return the mean seconds from a request's arrival at a busy scheduler to its first token."""
+    # The step in progress may hold a prompt; the steps prepared behind it are like the mean.
+    step_s = turn_s / traffic.num_output_tokens
+    busy = 1.0 - decode_s / step_s
+    waiting_s = (decode_s + busy * prefill.alone_s) / 2 + traffic.num_steps_ahead * step_s
+    if traffic.prompts_first:  # all that came together are computed before decoding goes on
+        own_s = prefill.mean(prefill.alone_s, prefill.burst_s)
+    else:
+        num_steps = -(-traffic.num_new_tokens // _budget(traffic, running))
+        own_s = prefill.mean(prefill.alone_s, prefill.batch_s) + num_steps * decode_s
+    first = 1.0 / traffic.requests_per_client
+    return first * prefill.burst_s + (1.0 - first) * (waiting_s + own_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.core.errors import ConfigError
 from weft.plan.inference.disaggregate import prefill_seconds, transfer_bytes
@@ -27,13 +27,7 @@ class PrefixGain:
 
 def prefix_gain(model: StepModel, traffic: Traffic) -> PrefixGain:
     """Compare traffic with its cached tokens against the same without a cache."""
-    bare = Traffic(
-        traffic.num_prompt_tokens,
-        traffic.num_output_tokens,
-        max_tokens_per_step=traffic.max_tokens_per_step,
-        max_num_sequences=traffic.max_num_sequences,
-        prompts_first=traffic.prompts_first,
-    )
+    bare = replace(traffic, num_cached_tokens=0)
     without_s, with_s = prefill_seconds(model, bare), prefill_seconds(model, traffic)
     rates = [estimate_max_load(model, t).output_tokens_per_s for t in (bare, traffic)]
     return PrefixGain(without_s / with_s, rates[1] / rates[0], without_s - with_s)

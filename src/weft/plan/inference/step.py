@@ -131,11 +131,14 @@ class StepModel:
         deployment: What runs.
         constants: Fitted constants.
         host: "server" for an engine behind HTTP, "loop" for a bare generation loop.
+        compiled: Prompts run compiled (weft, vLLM), with fewer launches than module by module
+            (SGLang, TensorRT-LLM on PyTorch).
     """
 
     deployment: Deployment
     constants: ServingConstants = field(default_factory=serving_constants)
     host: Host = "server"
+    compiled: bool = True
 
     def seconds(self, work: Work, *, graphs: bool | None = None) -> float:
         """Return the seconds of one step; the same as ``cost(...).seconds``, without the tree."""
@@ -258,11 +261,12 @@ class StepModel:
         count = Counter[str]()
         for op in ops:
             count[op.name] += op.count
-        return (
+        launch_s = (
             count.total() * constants.launch_s
             + count["router"] * constants.expert_launch_s
             + count["latent down"] * constants.latent_launch_s
         )
+        return launch_s if self.compiled else launch_s * constants.eager_launch
 
     def _host_seconds(self, num_sequences: int) -> float:
         constants = self.constants

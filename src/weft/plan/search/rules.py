@@ -48,6 +48,8 @@ def expert_rule(spec: ModelSpec, layout: TrainingLayout) -> str:
     """Return why experts cannot lie so; empty if they can."""
     if layout.expert == 1:
         return ""
+    if expert_count(spec) == 0:
+        return "ep needs a mixture of experts"
     if expert_count(spec) % layout.expert:
         return "ep does not divide the experts"
     ranks = layout.data * layout.context * layout.tensor

@@ -107,6 +107,7 @@ def search_serving(spec: ModelSpec, space: ServingSpace, *, num_best: int = 10) 
     rejected: Counter[str] = Counter()
     workers = list(_workers(spec, space, rejected))
     found = [option for one in workers if (option := _replicas(one, space, rejected))]
+    lighter = [light for option in found for light in _lighter(option, space)]
     if space.pools:
         found += _pools(workers, space, rejected)
     if not found:
@@ -116,7 +117,7 @@ def search_serving(spec: ModelSpec, space: ServingSpace, *, num_best: int = 10) 
             fix="allow more time, use more devices or fewer bits (--dtype float8)",
         )
     found.sort(key=lambda one: -one.tokens_per_s_per_device)
-    return ServingSearch(tuple(found[:num_best]), pareto(found), dict(rejected))
+    return ServingSearch(tuple(found[:num_best]), pareto([*found, *lighter]), dict(rejected))
 
 
 def pareto(options: list[ServingOption]) -> tuple[ServingOption, ...]:
@@ -175,20 +176,34 @@ def _replicas(
     if low == 0:
         rejected[missed] += 1
         return None
-    found = _load(model, space, low)
+    return _loaded(model, space, low, "cache" if low > _FULL * most else missed)
+
+
+def _loaded(model: StepModel, space: ServingSpace, clients: int, binding: str) -> ServingOption:
+    """Return equal replicas with so many clients each."""
+    found = _load(model, space, clients)
     size = model.deployment.cluster.num_devices
     count = space.cluster.num_devices // size
+    rate = found.output_tokens_per_s * count
     return ServingOption(
         name=_name(model.deployment),
         num_replicas=count,
-        num_clients=low * count,
+        num_clients=clients * count,
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
-        tokens_per_s_per_device=found.output_tokens_per_s * count / space.cluster.num_devices,
+        tokens_per_s_per_device=rate / space.cluster.num_devices,
         num_devices=count * size,
-        binding="cache" if low > _FULL * most else missed,
+        binding=binding,
         deployment=model.deployment,
     )
+
+
+def _lighter(option: ServingOption, space: ServingSpace) -> Iterator[ServingOption]:
+    """Yield the same replicas with half the clients, and half of those, down to one each."""
+    clients = option.num_clients // option.num_replicas // 2
+    while clients >= 1:
+        yield _loaded(StepModel(option.deployment), space, clients, "clients")
+        clients //= 2
 
 
 def _load(model: StepModel, space: ServingSpace, clients: int) -> LoadEstimate:

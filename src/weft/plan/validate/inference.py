@@ -112,8 +112,19 @@ class InferenceCase:
     def traffic(self) -> Traffic:
         """Return what every request looks like."""
         row = self.row
-        prompts_first = "sglang" in row["engine"].lower()
-        return Traffic(row.integer("isl"), row.integer("osl"), prompts_first=prompts_first)
+        engine = row["engine"].lower()
+        return Traffic(
+            row.integer("isl"),
+            row.integer("osl"),
+            prompts_first="sglang" in engine,
+            prompts_together=_is_tensorrt(engine),
+        )
+
+    def step_model(self, deployment: Deployment, constants: ServingConstants) -> StepModel:
+        """Return how long an engine's steps take; newer engines run prompts from PyTorch."""
+        engine = self.row["engine"].lower()
+        eager = any(name in engine for name in ("sglang", "trtllm", "pytorch"))
+        return StepModel(deployment, constants, compiled=not eager)
 
     def _deploy(
         self, num_devices: int, tensor: int, data: int, expert: int, pipeline: int = 1
@@ -175,7 +186,7 @@ def _kind(row: Row) -> Kind:
 def _storage(row: Row, spec: ModelSpec) -> Storage:
     precision, engine = row["precision"], row["engine"].lower()
     kind = precision.split()[0]
-    own = "trt" in engine or "tensorrt" in engine  # quantises the cache with the weights
+    own = _is_tensorrt(engine)  # quantises the cache with the weights
     narrow = own and kind in ("fp8", "fp4", "nvfp4")
     kv = _CACHE.get(row["kv_precision"], "float8" if narrow else "bfloat16")
     if kind in ("bf16", "fp16"):
@@ -185,6 +196,10 @@ def _storage(row: Row, spec: ModelSpec) -> Storage:
     experts_only = stored in ("int4", "float4") and _has_experts(spec)
     mixer = "bfloat16" if experts_only else stored
     return Storage(ffn=stored, mixer=mixer, kv=kv, weights_only=kind.startswith("int"))
+
+
+def _is_tensorrt(engine: str) -> bool:
+    return "trt" in engine or "tensorrt" in engine
 
 
 def _has_experts(spec: ModelSpec) -> bool:
@@ -216,7 +231,7 @@ def _static(case: InferenceCase, constants: ServingConstants) -> Mapping[str, fl
 def _loaded(case: InferenceCase, constants: ServingConstants) -> Mapping[str, float]:
     if case.kind.startswith("disaggregated"):
         return _disaggregated(case, constants)
-    model = StepModel(case.deployment, constants)
+    model = case.step_model(case.deployment, constants)
     if case.kind == "max load":
         estimate = estimate_max_load(model, case.traffic())
     else:
@@ -232,9 +247,9 @@ def _loaded(case: InferenceCase, constants: ServingConstants) -> Mapping[str, fl
 def _disaggregated(case: InferenceCase, constants: ServingConstants) -> Mapping[str, float]:
     (num_prefill, prefill), (num_decode, decode) = case.pools
     pools = Disaggregated(
-        StepModel(prefill, constants),
+        case.step_model(prefill, constants),
         num_prefill,
-        StepModel(decode, constants),
+        case.step_model(decode, constants),
         num_decode,
         prefill.cluster.scale_out,
     )

@@ -78,7 +78,9 @@ def entry(name: str) -> ZooEntry:
     if fields is None:
         raise ConfigError(
             f"the zoo has no model {name!r}",
-            fix=f"{did_you_mean(name.lower(), names())} (weft model list)",
+            fix=did_you_mean(
+                name.lower(), names(), otherwise="choose one that `weft model list` shows"
+            ),
         )
     return ZooEntry(
         name=name.lower(),
