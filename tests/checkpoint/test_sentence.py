@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
 from tests.models.tiny import VOCAB_SIZE, tiny_encoder
-from weft.checkpoint.encoders import save_encoder
+from weft.checkpoint.encoders import is_encoder, save_encoder
 from weft.checkpoint.sentence import load_embedder, load_pooling, save_embedder
 from weft.core.errors import CheckpointError, ConfigError, UnsupportedError
 from weft.models.embed import TextEmbedder
@@ -70,6 +70,13 @@ def test_a_sentence_encoder_comes_back_as_it_was(kind, normalise: bool, tmp_path
     again = load_embedder(tmp_path)
     assert (again.pooling, again.max_tokens) == (made.pooling, 20)
     assert torch.equal(again.embed(TEXTS), made.embed(TEXTS))
+
+
+def test_the_widths_a_model_was_trained_for_come_back(tmp_path: Path):
+    save_embedder(embedder(short_dims=(8, 16)), tmp_path)
+    assert load_embedder(tmp_path).short_dims == (8, 16)
+    assert is_encoder(tmp_path)
+    assert not is_encoder(tmp_path / "nowhere")
 
 
 def test_a_plain_encoder_gives_the_normalised_mean(tmp_path: Path):

@@ -199,3 +199,15 @@ def test_check_notices_a_leak():
     begin(kv, [1])
     with pytest.raises(AssertionError, match="leaks"):
         kv.check([])
+
+
+def test_a_table_that_reuses_nothing_computes_all_and_shares_what_it_computed():
+    kv = KVManager(num_blocks=10, block_size=2)
+    kv.free(computed(kv, [1, 2, 3, 4]))
+    table = BlockTable()
+    assert kv.begin(table, [1, 2, 3, 4, 5], reuse=False) == 0
+    kv.commit(table, [1, 2, 3, 4, 5], 4)
+    # The blocks of equal content that were there before take the place of its own.
+    assert table.blocks[:2] == (0, 1)
+    kv.check([table])
+    assert kv.begin(BlockTable(), [1, 2, 3, 4, 5]) == 4

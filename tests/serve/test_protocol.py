@@ -45,6 +45,7 @@ def test_every_sampling_field_reaches_the_engine():
         "max_tokens": 9,
         "ignore_eos": True,
         "logprobs": 3,
+        "prompt_logprobs": 2,
     }
     body = completion(**fields, stop=["x", "y"], stop_token_ids=[4])
     expected = SamplingParams(**fields, stop=("x", "y"), stop_token_ids=(4,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from weft.core.errors import ConfigError
+from weft.core.errors import ConfigError, UnsupportedError
 from weft.plan.parameters import count_parameters
 from weft.spec import ModelSpec, zoo
 from weft.spec.families import FAMILIES, spec_to_hf
@@ -72,6 +72,16 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no model 'lama-3\.1-8b'\n.*'llama-3\.1-8b'"):
         zoo.config("lama-3.1-8b")
     assert zoo.config("Llama-3.1-8B") == zoo.config("llama-3.1-8b")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "nearest"), [("lama", "llama"), ("roberta", "bert"), ("mt5", "t5")]
+)
+def test_an_unknown_model_type_gets_the_nearest_of_all_families(
+    model_type: str, nearest: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=rf"'{model_type}'.*\n.*mean '{nearest}'"):
+        zoo.spec_from_any_config({"model_type": model_type})
 
 
 def test_an_entry_cannot_be_changed_by_its_reader() -> None:

@@ -9,7 +9,9 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ``config.py``         ``EngineConfig`` and the memory arithmetic behind the number of KV blocks
 ``llm.py``            ``LLM``: load, generate, chat, stream, score; binds a live module, no copy
 ``score.py``          log-probabilities of given tokens through the packed training path
+``prompt_logprobs``   the same of prompts, in the very steps that compute them
 ``async_engine.py``   ``AsyncEngine``: a worker thread for servers; health, drain, close
+``async_embedder``    ``AsyncEmbedder``: an encoder behind a thread; texts of many in one batch
 ``delivery.py``       from the worker to coroutines: mailboxes and ``DeltaStream``
 ``core.py``           ``EngineCore``: scheduler, runner, cache and text of one engine
 ``runner.py``         ``ModelRunner``: plan to tokens; failures stay with their request

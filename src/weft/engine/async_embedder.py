@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import numpy as np
 
 from weft.core.errors import QueueFullError, ResourceError
 from weft.models.embed import TextEmbedder
@@ -25,7 +25,7 @@ TokenLists = Sequence[Sequence[int]]
 @dataclass(frozen=True)
 class _Job:
     tokens: TokenLists
-    answer: Future[Tensor] = field(default_factory=Future)
+    answer: Future[np.ndarray] = field(default_factory=Future)
 
     @property
     def num_tokens(self) -> int:
@@ -65,8 +65,8 @@ class AsyncEmbedder:
         """Texts that wait or are being computed."""
         return self._num_waiting
 
-    async def embed_tokens(self, tokens: TokenLists) -> Tensor:
-        """Return one vector per list of token ids, [B, D], on the CPU.
+    async def embed_tokens(self, tokens: TokenLists) -> np.ndarray:
+        """Return one vector per list of token ids, [B, D] float32.
 
         Raises:
             QueueFullError: too many texts are waiting.
@@ -118,7 +118,8 @@ class AsyncEmbedder:
         """Compute jobs together; where that fails, find out whose fault it was."""
         wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
         try:
-            self._compute(wanted)
+            if wanted:
+                self._compute(wanted)
         except Exception:
             for job in wanted:
                 try:
@@ -131,6 +132,7 @@ class AsyncEmbedder:
     def _compute(self, jobs: Sequence[_Job]) -> None:
         tokens = [ids for job in jobs for ids in job.tokens]
         vectors_BD = self.embedder.embed_tokens(tokens, tokens_per_batch=self.tokens_per_batch)
-        parts = vectors_BD.cpu().split([len(job.tokens) for job in jobs])
+        ends = np.cumsum([len(job.tokens) for job in jobs])
+        parts = np.split(vectors_BD.cpu().numpy(), ends[:-1])
         for job, part in zip(jobs, parts, strict=True):
             job.answer.set_result(part)

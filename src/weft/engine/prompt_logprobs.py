@@ -81,9 +81,7 @@ class PromptScorer:
         self.remove(id)
         return tuple(found)
 
-    def score(
-        self, items: Sequence[StepItem], hidden_TD: Tensor, logits: Logits
-    ) -> dict[int, str]:
+    def score(self, items: Sequence[StepItem], hidden_TD: Tensor, logits: Logits) -> dict[int, str]:
         """Score the prompt tokens that follow the tokens of a step.
 
         Args:

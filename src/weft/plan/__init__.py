@@ -19,7 +19,7 @@
 - ``zero.py``, ``gpt_activations.py``, ``utilization.py``, ``scaling.py``, ``economy.py``,
   ``speculation.py``  general laws in closed form; ``course/`` worked examples of courses;
   ``occupancy.py`` what limits one GPU kernel.
-- ``answer.py``      what a question gives: figures with grade, interval and formula, tables, curves.
+- ``answer.py``      what a question gives: figures with grade, interval, formula; tables, curves.
 - ``search/``        the best training layouts and deployments, and why the others fell.
 - ``calibration.py``, ``machine_training.py``  the machine at hand as measured, and the prices of
   its training steps; ``scaling_bootstrap.py`` intervals of fitted scaling laws.

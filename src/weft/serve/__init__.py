@@ -10,6 +10,8 @@
 - ``prompts``: text, token ids and chat messages become prompt tokens, or a refusal with numbers.
 - ``generation``: one HTTP request as one or many engine requests, merged, timed and aborted.
 - ``completions``, ``chat``: the two shapes of answer; ``logprobs`` their two log-probability forms.
+- ``encoder``, ``embeddings``: texts to vectors; a server of an encoder generates nothing.
+- ``rerank``, ``scoring``: pairs of texts scored by an encoder's cosine or a decoder's likelihood.
 - ``sse``: event streams that notice a client that went away.
 - ``errors``: every failure as ``{"error": {message, type, param, code}}`` with its status.
 - ``metrics``, ``health``, ``info``: Prometheus, liveness, models and tokenizer endpoints.

@@ -12,16 +12,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from weft.core.errors import WeftError
+from weft.core.errors import UnsupportedError, WeftError
 from weft.serve.backend import Engine, Tokenizer
 from weft.serve.chat import ChatEndpoint
 from weft.serve.completions import CompletionEndpoint
+from weft.serve.embeddings import EmbeddingEndpoint
+from weft.serve.encoder import TextEncoder
 from weft.serve.errors import handle_error, http_error_handler
 from weft.serve.health import HealthEndpoint
 from weft.serve.info import InfoEndpoints
 from weft.serve.limits import GuardMiddleware, ServerConfig
 from weft.serve.pages import page_routes
 from weft.serve.prompts import PromptReader, Renderer
+from weft.serve.rerank import RerankEndpoint, ScoreEndpoint
 from weft.serve.service import Service
 from weft.serve.turns import TurnFormat
 
@@ -37,6 +40,7 @@ def create_app(
     max_context: int,
     renderer: Renderer | None = None,
     turns: TurnFormat | None = None,
+    encoder: TextEncoder | None = None,
     web_folder: Path | None = None,
 ) -> Starlette:
     """Build the server's application; its ``state.service`` holds what the endpoints share.
@@ -46,11 +50,13 @@ def create_app(
         renderer: Turns conversations into tokens (``weft.text.render.Renderer``); without one,
             /v1/chat/completions is refused.
         turns: How the model writes thoughts and tool calls; none means neither.
+        encoder: Gives vectors; a server that has one refuses to generate.
         web_folder: Static files for ``/``, usually ``weft.web.STATIC_FOLDER``.
     """
     config = config or ServerConfig()
     prompts = PromptReader(tokenizer, max_context=max_context, renderer=renderer)
-    service = Service(engine, tokenizer, model_name, config, prompts, turns or TurnFormat())
+    turns = turns or TurnFormat()
+    service = Service(engine, tokenizer, model_name, config, prompts, turns, encoder)
     pages = [] if web_folder is None else list(page_routes(web_folder))
     routes: list[BaseRoute] = [*api_routes(service), *pages]
     paths = [route.path for route in routes if isinstance(route, Route)]
@@ -72,9 +78,16 @@ def create_app(
 def api_routes(service: Service) -> list[Route]:
     """Return the routes of the API."""
     info = InfoEndpoints(service)
+    generates = service.encoder is None
+    chat = ChatEndpoint(service) if generates else _refuse_to_generate
+    complete = CompletionEndpoint(service) if generates else _refuse_to_generate
+    rerank, score = _endpoint(RerankEndpoint(service)), _endpoint(ScoreEndpoint(service))
     return [
-        Route("/v1/chat/completions", _endpoint(ChatEndpoint(service)), methods=["POST"]),
-        Route("/v1/completions", _endpoint(CompletionEndpoint(service)), methods=["POST"]),
+        Route("/v1/chat/completions", _endpoint(chat), methods=["POST"]),
+        Route("/v1/completions", _endpoint(complete), methods=["POST"]),
+        Route("/v1/embeddings", _endpoint(EmbeddingEndpoint(service)), methods=["POST"]),
+        *(Route(path, rerank, methods=["POST"]) for path in ("/v1/rerank", "/rerank")),
+        *(Route(path, score, methods=["POST"]) for path in ("/v1/score", "/score")),
         Route("/v1/models", info.models),
         Route("/v1/models/{model:path}", info.model),
         Route("/v1/stats", info.stats),
@@ -92,6 +105,13 @@ def _endpoint(endpoint: Endpoint) -> Endpoint:
         return await endpoint(request)
 
     return handle
+
+
+async def _refuse_to_generate(_: Request) -> Response:
+    raise UnsupportedError(
+        "this server's model is an encoder, which gives vectors and generates no text",
+        fix="use /v1/embeddings, /v1/rerank or /v1/score, or serve a decoder",
+    )
 
 
 def _middleware(config: ServerConfig, *, public: list[str]) -> list[Middleware]:

@@ -27,6 +27,7 @@ class ServerConfig:
             but /health and the files of the chat page, which hold no data.
         max_body_bytes: Larger request bodies are refused with 413.
         max_choices: Most sequences (n times prompts) of one request.
+        max_inputs: Most texts of one request for vectors or scores; OpenAI's limit by default.
         drain_timeout_s: How long running requests may finish after SIGTERM or Ctrl-C.
         allowed_hosts: Host names this server answers for. Empty means: this machine's loopback
             names when bound to loopback (which stops DNS rebinding), any name otherwise.
@@ -38,6 +39,7 @@ class ServerConfig:
     api_key: str | None = None
     max_body_bytes: int = 16 * 2**20
     max_choices: int = 64
+    max_inputs: int = 2048
     drain_timeout_s: float = 30.0
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class ServerConfig:
             raise ConfigError(f"port is {self.port}", fix="choose 0 to 65535")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("api_key is empty", fix="give a key or leave api_key out")
-        for name in ("max_body_bytes", "max_choices", "drain_timeout_s"):
+        for name in ("max_body_bytes", "max_choices", "max_inputs", "drain_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix=f"{name} must be > 0")
 

@@ -1,4 +1,4 @@
-"""An application for an engine of this process."""
+"""Applications for an engine or an encoder of this process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from weft.engine.async_embedder import AsyncEmbedder
 from weft.engine.async_engine import AsyncEngine
 from weft.serve.app import create_app
+from weft.serve.encoder import EncoderOnly, TextEncoder
 from weft.serve.limits import ServerConfig
 from weft.serve.turns import TurnFormat
 from weft.text.parsers.reasoning import OPENING
@@ -35,6 +37,21 @@ def create_engine_app(
         renderer=None if template is None else Renderer(tokenizer),
         turns=None if template is None else _turn_format(template.source),
         web_folder=web_folder,
+    )
+
+
+def create_encoder_app(
+    embedder: AsyncEmbedder, model_name: str, config: ServerConfig | None = None
+) -> Starlette:
+    """Build the application of an encoder: vectors and scores, no text."""
+    config = config or ServerConfig()
+    return create_app(
+        EncoderOnly(embedder),
+        embedder.embedder.tokenizer,
+        model_name,
+        config,
+        max_context=embedder.embedder.max_tokens,
+        encoder=TextEncoder(embedder, max_inputs=config.max_inputs),
     )
 
 

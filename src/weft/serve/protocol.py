@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from weft.core.errors import RequestError
-from weft.serve.body import Body, Int64
+from weft.serve.body import Body, Int64, RequestBody
 from weft.serve.errors import from_validation
 from weft.serve.structured import StructuredFields, blame
 from weft.serve.tool_choice import check_tool_choice
@@ -50,10 +50,9 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class SamplingBody(StructuredFields):
+class SamplingBody(RequestBody, StructuredFields):
     """The fields both endpoints share."""
 
-    model: str | None = None
     n: Int64 = 1
     max_tokens: Int64 | None = None
     stream: bool = False
@@ -78,15 +77,6 @@ class SamplingBody(StructuredFields):
     cache_salt: str = ""
     return_token_ids: bool = False
     prompt_logprobs: Int64 | None = None
-    # Names the end user to whoever reads the request; it never influences the output.
-    user: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: item for name, item in value.items() if item is not None}
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 import weft
 from weft.core.errors import RequestError, WeftError
 from weft.serve.backend import Engine, Stats, Tokenizer
+from weft.serve.encoder import TextEncoder
 from weft.serve.errors import (
     BodyTooLargeError,
     MediaTypeError,
@@ -47,6 +48,7 @@ class Service:
         config: ServerConfig,
         prompts: PromptReader,
         turns: TurnFormat,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
@@ -54,6 +56,7 @@ class Service:
         self.config = config
         self.prompts = prompts
         self.turns = turns
+        self.encoder = encoder
         self.metrics = ServerMetrics(model_name)
         self.created = int(time.time())
         self.draining = False
@@ -127,9 +130,7 @@ class Service:
             for index, tokens in enumerate(prompts)
             for sequence in range(body.n)
         ]
-        generation = Generation(
-            self.engine, self.metrics, arrival_s, prompt_only=body.prompt_only
-        )
+        generation = Generation(self.engine, self.metrics, arrival_s, prompt_only=body.prompt_only)
         with blame(body.structured_field):
             await generation.submit(requests)
         return generation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Group, Parameter
 
@@ -130,6 +129,3 @@ class TrafficOptions:
     osl: int = 256
     cached: int = 0
     step_tokens: int = 8192
-
-
-Name = Annotated[str, Parameter(show_default=True)]

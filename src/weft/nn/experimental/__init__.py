@@ -7,5 +7,7 @@ arguments may change. They are here so that the definitions exist as running cod
   residual streams.
 - ``compressed_attention.py``  attention to a window and to compressed entries (DeepSeek-V4):
   heavily compressed (HCA) and, with overlapping entries and an indexer, compressed sparse (CSA).
+- ``attention_residuals.py``  branches that attend to what came before them in depth (AttnRes,
+  Kimi K3).
 - ``merged_memory.py``  keys and values that learn to merge (DMC).
 """

@@ -93,22 +93,23 @@ def estimate_disaggregated(
         raise ConfigError(f"num_clients is {num_clients}", fix="use at least 1")
     constants = pools.prefill.constants
     prompt_s = prefill_seconds(pools.prefill, traffic)
+    paced_s = prefill_seconds(pools.prefill.under_load(), traffic)
     servers = pools.num_prefill * pools.prefill.deployment.data
     transfer_s = pools.link.seconds(transfer_bytes(pools.prefill, traffic))
     groups = pools.num_decode * pools.decode.deployment.data
     most = max_running(pools.decode, traffic)
     running = min(most, -(-num_clients // groups))
-    rate, step_s = servers / prompt_s, 0.0
+    rate, step_s = servers / paced_s, 0.0
     for _ in range(_ROUNDS):
         step_s = pools.decode.seconds(Work.decode(running, traffic.mean_context))
         answer_s = traffic.num_output_tokens * step_s
         fixed_s = constants.request_s + prompt_s + transfer_s + answer_s
-        rate = min(num_clients / fixed_s, servers / prompt_s, groups * most / answer_s)
+        rate = min(num_clients / fixed_s, servers / paced_s, groups * most / answer_s)
         settled = max(1, min(most, round(rate * answer_s / groups)))
         if settled == running:
             break
         running = (running + settled) // 2 if abs(settled - running) > 1 else settled
-    busy = min(1.0, rate * prompt_s / servers)
+    busy = min(1.0, rate * paced_s / servers)
     # Little's law gives the wait when prefill is the bottleneck; else bursts queue for it.
     waiting_s = max(0.0, num_clients / rate - fixed_s)
     # The first requests of all clients come at once.
@@ -144,7 +145,8 @@ def best_ratio(
     Raises:
         ConfigError: not even one sequence decodes in ``max_tpot_s``.
     """
-    prefill_rate = prefill.deployment.data / prefill_seconds(prefill, traffic)
+    paced_s = prefill_seconds(prefill.under_load(), traffic)
+    prefill_rate = prefill.deployment.data / paced_s
     decode_rate = _decode_rate(decode, traffic, max_tpot_s)
     best = PoolRatio(1, 1, 0.0, 0.0)
     for x in range(1, most_workers + 1):

@@ -216,7 +216,7 @@ def _prefill(model: StepModel, traffic: Traffic, running: int, answer_s: float) 
 def _steady(model: StepModel, traffic: Traffic, running: int, clients: int) -> LoadEstimate:
     constants, outputs = model.constants, traffic.num_output_tokens
     decode_s = model.seconds(Work.decode(running, traffic.mean_context))
-    prefill = _prefill(model, traffic, running, outputs * decode_s)
+    prefill = _prefill(model.under_load(), traffic, running, outputs * decode_s)
     prompt_s = prefill.mean(prefill.alone_s, prefill.all_s / running)
     turn_s = outputs * decode_s + running * prompt_s
     others_s = prefill.all_s - prefill.batch_s
@@ -226,6 +226,8 @@ def _steady(model: StepModel, traffic: Traffic, running: int, clients: int) -> L
     tpot_s = decode_s + constants.mixing_share * mixing_s / outputs
     queue_s = (clients - running) * turn_s / running
     ttft_s = constants.request_s + queue_s
+    if not model.compiled:
+        prefill = _prefill(model, traffic, running, outputs * decode_s)
     if running == 1:
         ttft_s += prefill.alone_s
     else:
@@ -247,14 +249,15 @@ def _first_token(
     traffic: Traffic, prefill: _Prefill, running: int, decode_s: float, turn_s: float
 ) -> float:
     """Return the mean seconds from a request's arrival at a busy scheduler to its first token."""
-    # The step in progress may hold a prompt; the steps prepared behind it are like the mean.
     step_s = turn_s / traffic.num_output_tokens
+    ahead_s = traffic.num_steps_ahead * step_s
+    # One alone meets a step in progress, which now and then holds a prompt; then those prepared.
     busy = 1.0 - decode_s / step_s
-    waiting_s = (decode_s + busy * prefill.alone_s) / 2 + traffic.num_steps_ahead * step_s
-    if traffic.prompts_first:  # all that came together are computed before decoding goes on
-        own_s = prefill.mean(prefill.alone_s, prefill.burst_s)
+    alone_s = (decode_s + busy * prefill.alone_s) / 2 + ahead_s + prefill.alone_s
+    if traffic.prompts_first:  # all answers have ended, so nothing is left to wait for
+        later_s = prefill.mean(alone_s, prefill.burst_s)
     else:
         num_steps = -(-traffic.num_new_tokens // _budget(traffic, running))
-        own_s = prefill.mean(prefill.alone_s, prefill.batch_s) + num_steps * decode_s
+        later_s = prefill.mean(alone_s, ahead_s + prefill.batch_s) + num_steps * decode_s
     first = 1.0 / traffic.requests_per_client
-    return first * prefill.burst_s + (1.0 - first) * (waiting_s + own_s)
+    return first * prefill.burst_s + (1.0 - first) * later_s

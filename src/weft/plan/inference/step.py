@@ -140,6 +140,14 @@ class StepModel:
     host: Host = "server"
     compiled: bool = True
 
+    def under_load(self) -> StepModel:
+        """Return the pace of steps that follow each other.
+
+        The host then launches ahead of the device, which hides what is not compiled; it shows only
+        where somebody waits for the first token.
+        """
+        return self if self.compiled else replace(self, compiled=True)
+
     def seconds(self, work: Work, *, graphs: bool | None = None) -> float:
         """Return the seconds of one step; the same as ``cost(...).seconds``, without the tree."""
         ops = step_ops(self.deployment, work)
@@ -251,10 +259,11 @@ class StepModel:
     def _exposed_seconds(self, ops: tuple[Op, ...], device_s: float) -> float:
         """Return what launching kernels one by one adds to the device's time.
 
-        The host runs ahead of the device now and then, so the step takes neither the sum of both
-        nor the larger: the root of the sum of squares lies between.
+        The host runs ahead of the device unless kernels are short, so the step takes the larger of
+        both and, as kernels differ, a little more: the root of the sum of cubes.
         """
-        return math.hypot(self._launch_seconds(ops), device_s) - device_s
+        launch_s = self._launch_seconds(ops)
+        return math.cbrt(launch_s**3 + device_s**3) - device_s
 
     def _launch_seconds(self, ops: tuple[Op, ...]) -> float:
         constants = self.constants

@@ -116,9 +116,16 @@ class InferenceCase:
         return Traffic(
             row.integer("isl"),
             row.integer("osl"),
+            max_tokens_per_step=self._tokens_per_step(),
             prompts_first="sglang" in engine,
             prompts_together=_is_tensorrt(engine),
         )
+
+    def _tokens_per_step(self) -> int:
+        """Return the engine's default budget; SGLang's doubles on devices of 160 GB and more."""
+        device = _cluster(self.row, 1).device
+        large = "sglang" in self.row["engine"].lower() and device.memory_bytes >= 160e9
+        return 16_384 if large else 8192
 
     def step_model(self, deployment: Deployment, constants: ServingConstants) -> StepModel:
         """Return how long an engine's steps take; newer engines run prompts from PyTorch."""
@@ -129,10 +136,9 @@ class InferenceCase:
     def _deploy(
         self, num_devices: int, tensor: int, data: int, expert: int, pipeline: int = 1
     ) -> Deployment:
-        name = re.sub(r"\(.*?\)", "", self.row["hardware"]).split("+")[0].strip()
         return Deployment(
             self.spec,
-            Cluster.of(_HARDWARE.get(name, name), num_devices),
+            _cluster(self.row, num_devices),
             tensor=tensor,
             data=data,
             pipeline=pipeline,
@@ -196,6 +202,11 @@ def _storage(row: Row, spec: ModelSpec) -> Storage:
     experts_only = stored in ("int4", "float4") and _has_experts(spec)
     mixer = "bfloat16" if experts_only else stored
     return Storage(ffn=stored, mixer=mixer, kv=kv, weights_only=kind.startswith("int"))
+
+
+def _cluster(row: Row, num_devices: int) -> Cluster:
+    name = re.sub(r"\(.*?\)", "", row["hardware"]).split("+")[0].strip()
+    return Cluster.of(_HARDWARE.get(name, name), num_devices)
 
 
 def _is_tensorrt(engine: str) -> bool:

@@ -19,9 +19,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from weft.core.errors import ConfigError, did_you_mean
+from weft.core.errors import ConfigError, UnsupportedError, did_you_mean
 from weft.spec.encoder import EncoderDecoderSpec, EncoderSpec
-from weft.spec.families import spec_from_hf
+from weft.spec.families import FAMILIES, spec_from_hf
 from weft.spec.families.encoders import (
     ENCODER_DECODERS,
     ENCODERS,
@@ -127,4 +127,9 @@ def spec_from_any_config(
         return dataclasses.replace(encoder, pooler=has_pooler and encoder.masked_lm is None)
     if model_type in ENCODER_DECODERS:
         return encoder_decoder_from_hf(config)
+    if model_type not in FAMILIES:
+        raise UnsupportedError(
+            f"config.json has model_type {model_type!r}, which is not supported",
+            fix=did_you_mean(str(model_type), (*FAMILIES, *ENCODERS, *ENCODER_DECODERS)),
+        )
     return spec_from_hf(config)
