@@ -14,12 +14,20 @@ NUM_IDS = 258
 
 
 class ByteTokenizer:
-    """One token per byte, and two special tokens."""
+    """One token per byte, and two special tokens.
+
+    Attributes:
+        before: What is put before a text.
+    """
+
+    before: tuple[int, ...] = ()
 
     vocab_size = NUM_IDS
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
-        return list(text.encode())
+    def encode(
+        self, text: str, *, special: bool = False, add_special_tokens: bool = False
+    ) -> list[int]:
+        return [*self.before, *text.encode()] if add_special_tokens else list(text.encode())
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         parts = [

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.serve.conftest import BuildApp, Post
-from tests.serve.fakes import FakeEngine
+from tests.serve.fakes import ByteTokenizer, FakeEngine
 from weft.core.errors import ConfigError, ContextLengthError, QueueFullError
 from weft.serve.limits import ServerConfig
 from weft.spec.request import FinishReason
@@ -61,6 +61,22 @@ def test_several_prompts_and_choices_are_separate_sequences(call: Post, engine: 
     assert len({request.id for request in engine.requests}) == 4
     assert answer["usage"]["prompt_tokens"] == 4
     assert answer["usage"]["completion_tokens"] == 20
+
+
+def test_a_text_prompt_begins_as_the_tokenizer_says(
+    build_app: BuildApp, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ByteTokenizer, "before", (256,))
+    call = Post(build_app())
+    call("/v1/completions", {"prompt": "ab"})
+    call("/v1/completions", {"prompt": [97]})
+    call("/score", {"text_1": "a", "text_2": "b"})
+    assert [request.tokens for request in engine.requests] == [
+        (256, 97, 98),
+        (97,),
+        (256, 97, 98),
+    ]
+    assert call("/tokenize", {"prompt": "a"}).json()["tokens"] == [256, 97]
 
 
 def test_token_id_prompts_pass_through(call: Post, engine: FakeEngine):

@@ -140,7 +140,7 @@ def test_an_encoder_does_not_generate(encoder_call: Post, path: str):
 
 def test_the_other_endpoints_of_an_encoder_work(encoder_call: Post, vectors: AsyncEmbedder):
     encoder_call("/v1/embeddings", {"input": "a b"})
-    assert encoder_call("/tokenize", {"prompt": "a b"}).json()["tokens"] == [1, 2]
+    assert encoder_call("/tokenize", {"prompt": "a b"}).json()["tokens"] == [CLS, 1, 2, SEP]
     assert encoder_call("/v1/models").json()["data"][0]["max_model_len"] == 40
     assert encoder_call("/v1/stats").json()["chat"] is False
     assert 'weft_prompt_tokens_total{model_name="bert"} 4.0' in encoder_call("/metrics").text
@@ -154,6 +154,30 @@ def test_a_decoder_gives_no_embeddings(call: Post):
     message = error_of(call("/v1/embeddings", {"input": "a"}))["message"]
     assert "is a decoder" in message
     assert "sentence-transformers" in message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input": "\\ud800"}',
+        b'{"input": "\\u0000"}',
+        b'{"input": [' + b"1," * 100_000 + b"1]}",
+        b'{"input": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"input": [1, "a"]}',
+        b'{"input": [1e400]}',
+        b'{"input": [true]}',
+        b'{"input": [10000000000000000000000000]}',
+        b'{"input": "a", "dimensions": 10000000000000000000000000}',
+        b'{"input": "a", "truncate_prompt_tokens": -2}',
+        b"[]",
+    ],
+    ids=range(11),
+)
+def test_no_body_stops_the_server(encoder_call: Post, body: bytes):
+    headers = {"content-type": "application/json"}
+    response = encoder_call("/v1/embeddings", ..., content=body, headers=headers)
+    assert response.status_code in (200, 400), response.text
+    assert encoder_call("/v1/embeddings", {"input": "a"}).status_code == 200
 
 
 def test_an_unknown_model_is_404(encoder_call: Post):

@@ -64,7 +64,11 @@ class PromptReader:
 
     async def text(self, text: str) -> Prompt:
         """Return the tokens of a text, which may be empty."""
-        return tuple(await run_in_threadpool(self._tokenizer.encode, text))
+        return await run_in_threadpool(self.tokens, text)
+
+    def tokens(self, text: str) -> Prompt:
+        """Return the tokens of a text and what the tokenizer puts around it, such as BOS."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=True))
 
     async def chat(
         self,
@@ -120,10 +124,10 @@ class PromptReader:
 
     def _read(self, prompt: CompletionPrompt) -> list[Prompt]:
         if isinstance(prompt, str):
-            return [tuple(self._tokenizer.encode(prompt))]
+            return [self.tokens(prompt)]
         texts = [item for item in prompt if isinstance(item, str)]
         if texts:
-            return [tuple(self._tokenizer.encode(text)) for text in texts]
+            return [self.tokens(text) for text in texts]
         lists = [item for item in prompt if isinstance(item, list)]
         if lists:
             return [tuple(item) for item in lists]

@@ -179,12 +179,16 @@ class LikelihoodScorer:
             )
 
     def _read(self, pairs: Pairs) -> tuple[list[Prompt], list[Prompt]]:
+        service, (first, second) = self._service, pairs.fields
         return (
-            [self._tokens(text + pairs.between, pairs.fields[0]) for text in pairs.first],
-            [self._tokens(text, pairs.fields[1]) for text in pairs.second],
+            # BOS goes before the pair; the second text is a continuation.
+            [
+                self._checked(service.prompts.tokens(text + pairs.between), first)
+                for text in pairs.first
+            ],
+            [self._checked(tuple(service.tokenizer.encode(it)), second) for it in pairs.second],
         )
 
-    def _tokens(self, text: str, field: str) -> Prompt:
-        tokens = tuple(self._service.tokenizer.encode(text))
+    def _checked(self, tokens: Prompt, field: str) -> Prompt:
         self._service.prompts.check_tokens(tokens, param=field)
         return tokens
