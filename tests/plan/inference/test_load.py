@@ -102,6 +102,49 @@ def test_the_closed_form_agrees_with_the_simulated_closed_loop():
     assert estimate.output_tokens_per_s == pytest.approx(run.tokens_per_s, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("num_prompt", "num_output", "clients", "budget"),
+    [(512, 128, 16, 2048), (1024, 256, 64, 8192), (4096, 256, 16, 8192)],
+)
+def test_first_tokens_agree_with_the_simulated_run(num_prompt, num_output, clients, budget):
+    """The real scheduler, all clients starting at once, lengths apart: mean within 15 %."""
+    model = make_model("Llama-3.1-8B", "H100")
+    lengths = UniformLength(8 * num_output // 10, 12 * num_output // 10)
+    content = Content(FixedLength(num_prompt), lengths)
+    loop = ClosedLoop(content, num_clients=clients, num_requests=10 * clients)
+    config = SchedulerConfig(
+        num_blocks=40_000, max_context=8192, max_tokens_per_step=budget, max_num_sequences=64
+    )
+    run = simulate_fleet(loop, Fleet((Pool(model, config),)))
+    traffic = Traffic(num_prompt, num_output, max_tokens_per_step=budget, num_steps_ahead=0)
+    estimate = estimate_closed_loop(model, traffic, num_clients=clients)
+    waited_s = estimate.ttft_s - model.constants.request_s  # the simulator has no transport
+    assert waited_s == pytest.approx(run.mean("ttft_s"), rel=0.15)
+
+
+def test_first_tokens_wait_for_what_came_with_them():
+    model = make_model()
+    plain, *later = (
+        estimate_closed_loop(model, traffic, num_clients=64).ttft_s
+        for traffic in (
+            TRAFFIC,
+            dataclasses.replace(TRAFFIC, prompts_together=True),
+            dataclasses.replace(TRAFFIC, num_steps_ahead=2),
+            dataclasses.replace(TRAFFIC, requests_per_client=2),
+        )
+    )
+    assert all(one > plain for one in later)
+
+
+def test_an_engine_that_does_not_compile_answers_later_at_the_same_pace():
+    model = make_model()
+    eager = dataclasses.replace(model, compiled=False)
+    fused, unfused = (estimate_closed_loop(one, TRAFFIC, num_clients=8) for one in (model, eager))
+    assert unfused.ttft_s > fused.ttft_s
+    assert unfused.tpot_s == fused.tpot_s
+    assert unfused.output_tokens_per_s == fused.output_tokens_per_s
+
+
 def test_a_request_that_never_fits_is_refused_with_numbers():
     model = make_model("Llama-3.1-70B", "H100", 1, storage=FP8)
     with pytest.raises(ResourceError):
@@ -114,6 +157,8 @@ def test_impossible_traffic_is_refused():
     for make in (
         lambda: Traffic(10, 0),
         lambda: Traffic(10, 5, num_cached_tokens=10),
+        lambda: Traffic(10, 5, requests_per_client=0),
+        lambda: Traffic(10, 5, num_steps_ahead=-1),
         lambda: estimate_closed_loop(make_model(), TRAFFIC, num_clients=0),
     ):
         with pytest.raises(ConfigError):

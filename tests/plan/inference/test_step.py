@@ -148,6 +148,18 @@ def test_launching_weighs_on_short_prompts_and_not_on_graphs():
     assert model.cost(Work.decode(1, 16)).children[1].seconds == 0.0
 
 
+def test_launches_that_are_not_compiled_show_in_short_prompts_only():
+    model = make_model("DeepSeek-V3", "H200", 8, storage=FP8)
+    eager = dataclasses.replace(model, compiled=False)
+
+    def ratio(work: Work) -> float:
+        return eager.seconds(work) / model.seconds(work)
+
+    assert ratio(Work.prefill(1, 256)) > 1.4 > 1.1 > ratio(Work.prefill(8, 4096)) > 1.0
+    assert ratio(Work.decode(8, 256)) == 1.0
+    assert eager.under_load() == model
+
+
 def test_a_schedule_becomes_work_with_like_sequences_together():
     items = (
         StepItem(0, (7,), 99, (), True),

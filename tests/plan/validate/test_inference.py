@@ -78,6 +78,17 @@ def test_software_fills_in_what_the_row_leaves_out():
     assert not read_case(row(engine="vllm")).traffic().prompts_first
 
 
+def test_engines_differ_in_how_prompts_reach_their_steps():
+    engines = ("vllm", "sglang 0.5", "trtllm 1.2")
+    cases = [read_case(row(engine=engine, hardware="B200", **CLOSED)) for engine in engines]
+    compiled = [c.step_model(c.deployment, ServingConstants()).compiled for c in cases]
+    assert compiled == [True, False, False]
+    assert [c.traffic().prompts_together for c in cases] == [False, False, True]
+    assert [c.traffic().max_tokens_per_step for c in cases] == [8192, 16_384, 8192]
+    small = read_case(row(engine="sglang 0.5", hardware="H200", **CLOSED))
+    assert small.traffic().max_tokens_per_step == 8192
+
+
 def test_four_bits_of_a_mixture_are_its_experts():
     case = read_case(row(model="gpt-oss-120b", precision="fp4", hardware="B200"))
     assert (case.deployment.storage.ffn, case.deployment.storage.mixer) == ("float4", "bfloat16")

@@ -60,6 +60,11 @@ class Traffic:
                 f"{self} is no traffic",
                 fix="compute at least one prompt token and generate at least one",
             )
+        if self.num_steps_ahead < 0 or self.requests_per_client < 1:
+            raise ConfigError(
+                f"{self.num_steps_ahead} steps ahead, {self.requests_per_client} requests each",
+                fix="prepare no fewer than 0 steps, and let each client ask at least once",
+            )
 
     @property
     def num_new_tokens(self) -> int:
