@@ -14,6 +14,7 @@ from weft.core.events import Events
 from weft.spec import HardwareSpec
 from weft.train import checkpoint as checkpoints
 from weft.train import session as sessions
+from weft.train import trainer
 from weft.train.checkpoint import CheckpointStore
 from weft.train.compile import compile_blocks
 from weft.train.evaluate import bits_per_byte, heldout_metrics, perplexity
@@ -45,7 +46,7 @@ def _config(**changes) -> LoopConfig:
 
 def _run(folder: Path, *, model=None, source=None, hooks=(), hardware=None, **changes):
     recorder = Recorder()
-    trainer = Trainer(
+    loop = Trainer(
         model or tiny_model(),
         NextTokenObjective(),
         source or CountingSource(),
@@ -55,7 +56,7 @@ def _run(folder: Path, *, model=None, source=None, hooks=(), hardware=None, **ch
         hardware=hardware,
         bytes_per_token=2.0,
     )
-    return trainer.run(Events(recorder)), recorder
+    return loop.run(Events(recorder)), recorder
 
 
 def test_loss_falls_into_the_recorded_band(tmp_path: Path) -> None:
@@ -205,6 +206,23 @@ def test_a_hook_can_end_the_run_early(tmp_path: Path) -> None:
     assert result.steps == 2
     assert [event["stop"] for event in recorder.of("probe")] == [False, True]
     assert CheckpointStore(tmp_path).steps()[-1] == 2
+
+
+def test_a_hook_longer_than_its_interval_does_not_run_after_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _FakeTime()
+    monkeypatch.setattr(trainer, "time", clock)
+    began_s: list[float] = []
+
+    def slow(model) -> dict:
+        began_s.append(clock.now_s)
+        clock.now_s += 1000.0
+        return {}
+
+    _run(tmp_path, source=_SlowSource(clock), hooks=[Hook("eval", 25.0, slow)])
+    assert len(began_s) == 2
+    assert began_s[1] - began_s[0] >= 1000.0 + 25.0
 
 
 def test_averaged_weights_are_returned_only_when_asked_for(tmp_path: Path) -> None:

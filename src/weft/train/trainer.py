@@ -195,7 +195,12 @@ class Trainer:
             if meter.age_s >= config.log_interval_s or progress >= 1.0:
                 self._report(session, meter, events, line, progress)
             for hook, timer in hooks:
-                if timer.due() and self._call(hook, state.step, events, line):
+                if not timer.due():
+                    continue
+                ends = self._call(hook, state.step, events, line)
+                # From its end: a hook longer than its interval must not run after every step.
+                timer.restart()
+                if ends:
                     return True
             by_steps = config.checkpoint_interval_steps
             if checkpoint_timer.due() or (by_steps and state.step % by_steps == 0):
@@ -259,11 +264,14 @@ class _Timer:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        now = time.monotonic()
-        if self._interval_s is None or now - self._last < self._interval_s:
+        if self._interval_s is None or time.monotonic() - self._last < self._interval_s:
             return False
-        self._last = now
+        self.restart()
         return True
+
+    def restart(self) -> None:
+        """Begin the interval now."""
+        self._last = time.monotonic()
 
 
 def _result(model: Decoder, state: TrainState) -> TrainResult:
