@@ -4,7 +4,7 @@
 ``run_server`` runs it; everything between the socket and the engine lives here.
 
 - ``backend``: what the server needs of an engine, as protocols; the engine never imports us.
-- ``protocol``, ``body``: request bodies. Unknown fields are refused, never ignored.
+- ``protocol``, ``messages``, ``body``: request bodies. Unknown fields are refused, never ignored.
 - ``structured``: what an answer must look like, under OpenAI's and vLLM's names;
   ``tool_choice`` which calls a chat forces or constrains, in the model's own format.
 - ``prompts``: text, token ids and chat messages become prompt tokens, or a refusal with numbers.

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from weft.core.errors import ContextLengthError, RequestError, UnsupportedError
 from weft.serve.backend import Tokenizer
-from weft.serve.protocol import MessageBody
+from weft.serve.messages import MessageBody
 from weft.text.parsers.reasoning import starts_inside
 
 Prompt = tuple[int, ...]

@@ -22,7 +22,8 @@ from weft.text.parsers.reasoning import CLOSING, OPENING
 from weft.text.parsers.tools import FORMATS, ToolFormat
 
 if TYPE_CHECKING:
-    from weft.serve.protocol import ChatBody, FunctionBody
+    from weft.serve.messages import FunctionBody
+    from weft.serve.protocol import ChatBody
 
 
 def check_tool_choice(choice: str | dict[str, Any], names: Sequence[str]) -> None:
