@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.cli.plan.inputs import limits_of
 from weft.cli.plan.load import WorkloadOptions, fleet_of, step_model
-from weft.cli.plan.options import DeploymentOptions, Output
+from weft.cli.plan.options import DeploymentOptions, FleetOptions, Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError
 from weft.plan.answer import Answer, Curve, Item, Plot
@@ -18,15 +18,12 @@ from weft.plan.workload.source import OpenLoop
 def capacity(
     model: str,
     *,
-    hw: str = "H100",
-    replicas: int = 1,
-    prefill: int = 0,
-    routing: str = "least",
     slo: str = "ttft=1s,tpot=50ms",
     attainment: float = 0.95,
     requests: int = 300,
     price: float = 2.0,
     seed: int = 0,
+    service: FleetOptions = FleetOptions(),  # noqa: B008
     deployment: DeploymentOptions = DeploymentOptions(),  # noqa: B008
     workload: WorkloadOptions = WorkloadOptions(),  # noqa: B008
     output: Output = Output(),  # noqa: B008
@@ -37,14 +34,6 @@ def capacity(
     ----------
     model
         A name from `weft model list`, a folder or a config.json.
-    hw
-        Devices of one replica.
-    replicas
-        Equal replicas; decode workers if there are prefill workers.
-    prefill
-        Workers that compute prompts only.
-    routing
-        How requests find replicas: least, round-robin, prefix.
     slo
         What a good request keeps.
     attainment
@@ -59,9 +48,9 @@ def capacity(
     limits = limits_of(slo)
     if not limits:
         raise ConfigError("no service level is given", fix="write --slo ttft=500ms,tpot=30ms")
-    name, step = step_model(model, hw, deployment)
+    name, step = step_model(model, service.hw, deployment)
     longest = 8 * (workload.isl + workload.osl) + workload.shared + 1
-    fleet = fleet_of(step, replicas=replicas, prefill=prefill, routing=routing, max_context=longest)
+    fleet = fleet_of(step, service, max_context=longest)
     level, tried = ServiceLevel(**limits), {}
 
     def simulate_at(rate: float) -> Simulation:
@@ -73,11 +62,11 @@ def capacity(
 
     found = find_capacity(simulate_at, level, attainment=attainment)
     shares = {rate: one.attainment(level) for rate, one in sorted(tried.items())}
-    devices = step.deployment.cluster.num_devices * (replicas + prefill)
+    devices = step.deployment.cluster.num_devices * (service.replicas + service.prefill)
     per_money = found.rate_per_s * 3600.0 / (devices * price)
     rates, kept = tuple(shares), tuple(shares.values())
     result = Answer(
-        title=f"{name}: {replicas} x {hw}",
+        title=f"{name}: {service.title}",
         facts=(f"{slo} for {100 * attainment:g} % of requests",),
         items=(
             Item("most requests per second", found.rate_per_s, "", "fit", "bisection to 2 %",

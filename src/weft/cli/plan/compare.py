@@ -10,7 +10,7 @@ from typing import Any
 from weft.cli.plan.inputs import model_of
 from weft.cli.plan.load import fleet_of, read_trace, step_model
 from weft.cli.plan.machine import INTERVAL
-from weft.cli.plan.options import DeploymentOptions, Output
+from weft.cli.plan.options import DeploymentOptions, FleetOptions, Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError, InputFileError
 from weft.core.events import read_events
@@ -137,7 +137,7 @@ def _serving(log: Path, model: str, hw: str, deployment: DeploymentOptions) -> A
     name, step = step_model(model, hw, deployment)
     arrivals = read_trace(log, None)
     longest = max(a.num_prompt_tokens + a.num_output_tokens for a in arrivals) + 1
-    fleet = fleet_of(step, replicas=1, prefill=0, routing="least", max_context=longest)
+    fleet = fleet_of(step, FleetOptions(), max_context=longest)
     found = simulate_fleet(OpenLoop(arrivals), fleet)
     rows = []
     for label, measure, values in (

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclopts import Parameter
 
 from weft.cli.plan.inputs import cluster_of, deployment_of, model_of
-from weft.cli.plan.options import TRAFFIC, DeploymentOptions
+from weft.cli.plan.options import TRAFFIC, DeploymentOptions, FleetOptions
 from weft.core.errors import ConfigError, InputFileError
 from weft.plan.inference.disaggregate import transfer_bytes
 from weft.plan.inference.load import Traffic
@@ -85,24 +85,27 @@ def step_model(model: str, hw: str, deployment: DeploymentOptions) -> tuple[str,
     return name, StepModel(deployment_of(spec, cluster_of(hw), deployment))
 
 
-def fleet_of(
-    step: StepModel, *, replicas: int, prefill: int, routing: str, max_context: int
-) -> Fleet:
+def fleet_of(step: StepModel, options: FleetOptions, *, max_context: int) -> Fleet:
     """Return equal replicas, or a prefill and a decode pool.
 
     Raises:
         ConfigError: an unknown routing. ResourceError: the model does not fit.
     """
-    if routing not in ROUTING:
-        raise ConfigError(f"no routing is called {routing!r}", fix=f"one of {', '.join(ROUTING)}")
-    policy: type[RoutingPolicy] = ROUTING[routing]
+    if options.routing not in ROUTING:
+        raise ConfigError(
+            f"no routing is called {options.routing!r}", fix=f"one of {', '.join(ROUTING)}"
+        )
+    policy: type[RoutingPolicy] = ROUTING[options.routing]
     scheduler = scheduler_of(step, max_context)
-    if prefill == 0:
-        return Fleet((Pool(step, scheduler, replicas),), routing=policy)
+    if options.prefill == 0:
+        return Fleet((Pool(step, scheduler, options.replicas),), routing=policy)
     cluster = step.deployment.cluster
     one_token = transfer_bytes(step, Traffic(2, 1)) / 2
     wire = Transfer(one_token, cluster.scale_out.rate, cluster.scale_out.start_s)
-    pools = (Pool(step, scheduler, prefill, "prefill"), Pool(step, scheduler, replicas, "decode"))
+    pools = (
+        Pool(step, scheduler, options.prefill, "prefill"),
+        Pool(step, scheduler, options.replicas, "decode"),
+    )
     return Fleet(pools, routing=policy, transfer=wire)
 
 

@@ -108,6 +108,34 @@ class DeploymentOptions:
     kv_dtype: str = "bfloat16"
 
 
+@Parameter(name="*", group=LAYOUT)
+@dataclass(frozen=True)
+class FleetOptions:
+    """The replicas of a simulated service.
+
+    Attributes
+    ----------
+    hw
+        Devices of one replica.
+    replicas
+        Equal replicas; decode workers if there are prefill workers.
+    prefill
+        Workers that compute prompts only; 0 lets every replica do both.
+    routing
+        How requests find replicas: least, round-robin, prefix.
+    """
+
+    hw: str = "H100"
+    replicas: int = 1
+    prefill: int = 0
+    routing: str = "least"
+
+    @property
+    def title(self) -> str:
+        workers = f" + {self.prefill} prefill workers" if self.prefill else ""
+        return f"{self.replicas} x {self.hw}{workers}"
+
+
 @Parameter(name="*", group=TRAFFIC)
 @dataclass(frozen=True)
 class TrafficOptions:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weft.cli.plan.inputs import limits_of
 from weft.cli.plan.load import WorkloadOptions, fleet_of, read_trace, step_model
-from weft.cli.plan.options import DeploymentOptions, Output
+from weft.cli.plan.options import DeploymentOptions, FleetOptions, Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError
 from weft.plan.answer import Answer, Curve, Item, Listing, Plot, listing, seconds
@@ -27,10 +27,6 @@ _NUM_POINTS = 200
 def simulate(
     model: str,
     *,
-    hw: str = "H100",
-    replicas: int = 1,
-    prefill: int = 0,
-    routing: str = "least",
     trace: Path | None = None,
     poisson: float | None = None,
     burst: float = 1.0,
@@ -39,6 +35,7 @@ def simulate(
     slo: str = "",
     seed: int = 0,
     perfetto: Path | None = None,
+    service: FleetOptions = FleetOptions(),  # noqa: B008
     deployment: DeploymentOptions = DeploymentOptions(),  # noqa: B008
     workload: WorkloadOptions = WorkloadOptions(),  # noqa: B008
     output: Output = Output(),  # noqa: B008
@@ -49,14 +46,6 @@ def simulate(
     ----------
     model
         A name from `weft model list`, a folder or a config.json.
-    hw
-        Devices of one replica.
-    replicas
-        Equal replicas; decode workers if there are prefill workers.
-    prefill
-        Workers that compute prompts only; 0 lets every replica do both.
-    routing
-        How requests find replicas: least, round-robin, prefix.
     trace
         A Mooncake, Azure or weft request log.
     poisson
@@ -75,16 +64,15 @@ def simulate(
         Also write a trace for Perfetto.
     """
     load = _load(trace, poisson, burst, closed, requests, seed, workload)
-    name, step = step_model(model, hw, deployment)
+    name, step = step_model(model, service.hw, deployment)
     context = _longest(load, workload)
-    fleet = fleet_of(step, replicas=replicas, prefill=prefill, routing=routing, max_context=context)
+    fleet = fleet_of(step, service, max_context=context)
     result = simulate_fleet(load, fleet, keep_steps=True)
     if perfetto is not None:
         write_chrome_trace(perfetto, result)
     limits = limits_of(slo)
     level = ServiceLevel(**limits) if limits else None
-    title = f"{name}: {replicas} x {hw}" + (f" + {prefill} prefill workers" if prefill else "")
-    emit(answer(title, result, level), output)
+    emit(answer(f"{name}: {service.title}", result, level), output)
 
 
 def answer(title: str, result: Simulation, level: ServiceLevel | None) -> Answer:
