@@ -158,7 +158,7 @@ def facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("cache", _cache(summary["cache"])))
     if "training_flops_per_token" in summary:
         flops = summary["training_flops_per_token"]
-        text = f"{flops['flops']:.3g} FLOP per token at {flops['length']:,} tokens"
+        text = f"{flops['flops'] / 1e9:,.2f} GFLOP per token at {flops['length']:,} tokens"
         lines.append(("training", text))
     lines.append(("modules", f"{summary['num_modules']:,}"))
     return lines

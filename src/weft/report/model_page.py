@@ -67,8 +67,8 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         pairs.append((f"state per sequence, {cache['dtype']}", size))
     if "training_flops_per_token" in summary:
         flops = summary["training_flops_per_token"]
-        name = f"training FLOP per token at {flops['length']:,}"
-        pairs.append((name, f"{flops['flops']:.3g}"))
+        name = f"training GFLOP per token at {flops['length']:,}"
+        pairs.append((name, f"{flops['flops'] / 1e9:,.2f}"))
     return pairs
 
 
