@@ -44,7 +44,8 @@ class PackedBackend:
             k_TKH, v_TKV = self._kept[kv_source]
         assert k_TKH is not None
         assert v_TKV is not None
-        if layer in self.keep:
+        # Asked in this order so that compiled code does not depend on the layer's index.
+        if self.keep and layer in self.keep:
             self._kept[layer] = (k_TKH, v_TKV)
         return packed_attention(q_TNH, k_TKH, v_TKV, self.lengths, rule)
 
