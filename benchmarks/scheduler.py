@@ -110,9 +110,7 @@ def fill(num_prompt_tokens: int, num_sequences: int, context: int) -> Scheduler:
 
 def answer(plan: StepPlan) -> StepResult:
     """Return a token for each item, all different, so that no blocks become equal."""
-    return StepResult(
-        {item.id: Sampled(item.id << 20 | item.start, 0.0) for item in plan.items if item.sample}
-    )
+    return StepResult({i.id: (Sampled(i.id << 20 | i.start, 0.0),) for i in plan.items if i.sample})
 
 
 if __name__ == "__main__":

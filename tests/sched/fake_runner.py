@@ -139,7 +139,7 @@ class FakeRunner:
             elif item.sample:
                 states = self._states[item.id]
                 token = next_token(new.seed, new.sequence, states, self.vocab_size)
-                drawn[item.id] = Sampled(token, -1.0)
+                drawn[item.id] = (Sampled(token, -1.0),)
                 self._tokens[item.id].append(token)
                 states.append(fold(states[-1], token))
         return StepResult(drawn, errors)

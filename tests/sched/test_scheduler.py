@@ -36,7 +36,7 @@ def step(
     scheduler: Scheduler, *, token: int = 9, now_s: float = 0.0
 ) -> tuple[StepPlan, list[SequenceUpdate]]:
     plan = scheduler.schedule(now_s)
-    tokens = {item.id: Sampled(token, -0.5) for item in plan.items if item.sample}
+    tokens = {item.id: (Sampled(token, -0.5),) for item in plan.items if item.sample}
     updates = scheduler.settle(plan, StepResult(tokens), now_s)
     scheduler.check()
     return plan, updates
@@ -285,7 +285,7 @@ def test_blocks_of_a_request_that_ends_in_flight_are_kept_until_the_step_is_sett
     assert scheduler.finish("a", FinishReason.ABORT) is not None
     assert scheduler.stats().num_used_blocks == 2
     scheduler.check()
-    assert scheduler.settle(plan, StepResult({0: Sampled(9, 0.0)}), 0.0) == []
+    assert scheduler.settle(plan, StepResult({0: (Sampled(9, 0.0),)}), 0.0) == []
     assert scheduler.stats().num_used_blocks == 0
     assert scheduler.schedule(0.0).finished == (0,)
 
@@ -295,7 +295,7 @@ def test_an_error_of_one_sequence_ends_only_that_one():
     submit(scheduler, "a", 2)
     submit(scheduler, "b", 2)
     plan = scheduler.schedule(0.0)
-    result = StepResult({1: Sampled(9, -1.0)}, {0: "its grammar broke"})
+    result = StepResult({1: (Sampled(9, -1.0),)}, {0: "its grammar broke"})
     broken, fine = scheduler.settle(plan, result, 0.0)
     assert (broken.finish_reason, broken.error) == (FinishReason.ERROR, "its grammar broke")
     assert (fine.token, fine.finish_reason) == (9, None)

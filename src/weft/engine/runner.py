@@ -106,9 +106,10 @@ class ModelRunner:
         self._record(result)
 
     def _record(self, result: StepResult) -> None:
-        for id, sampled in list(result.tokens.items()):
+        for id, drawn in list(result.tokens.items()):
             try:
-                self.table.record(id, sampled.token)
+                for sampled in drawn:
+                    self.table.record(id, sampled.token)
             except Exception as error:
                 del result.tokens[id]
                 result.errors[id] = _reason(error)
@@ -133,7 +134,7 @@ class ModelRunner:
         tokens, logprobs = draws.tokens_R.tolist(), draws.logprobs_R.tolist()
         for id, token, logprob, top in zip(ids, tokens, logprobs, tops, strict=True):
             if isfinite(logprob):
-                result.tokens[id] = Sampled(token, logprob, top)
+                result.tokens[id] = (Sampled(token, logprob, top),)
             else:
                 result.errors[id] = _NO_TOKEN if id in self.table.grammars else _NOT_FINITE
 

@@ -4,7 +4,8 @@ One step is: the scheduler writes a `StepPlan`, the runner computes it and answe
 `StepResult`, the scheduler settles the result into one `SequenceUpdate` per request that moved.
 There is no prefill and no decode here: a sequence has tokens, some of them have keys and values
 in the cache, and an item computes the next few. Chunked prefill, a resume after preemption and
-a plain decode step are the same item with different numbers.
+a plain decode step are the same item with different numbers, and so is speculation: an item may
+carry guesses at what follows its tokens, and the runner answers with as many tokens as held.
 
 `StepItem`, `Sampled` and `SequenceUpdate` are named tuples because several hundred of each are
 made every step and a frozen dataclass costs three times as much to make.
@@ -36,6 +37,7 @@ class NewSequence:
         seed: The request's seed, or the one the scheduler drew for it.
         stop_token_ids: Every token that ends this sequence (the model's own unless `ignore_eos`,
             then the request's), to be masked while fewer than `min_tokens` were drawn.
+        adapter: Key of the adapter it runs with; empty for the model as it is.
     """
 
     id: int
@@ -45,6 +47,32 @@ class NewSequence:
     sequence: int
     seed: int
     stop_token_ids: tuple[int, ...]
+    adapter: str = ""
+
+
+# Stands for the token that the sequence draws in the step before, which is not settled yet.
+PENDING = -1
+
+
+class Draft(NamedTuple):
+    """Guesses at the tokens that follow, to be verified in one step: a chain or a tree.
+
+    Guess i is computed at slot `start + len(item.tokens) + i` of its sequence, whatever its depth;
+    its position is that of the token it follows plus one. Parents come before their children, so
+    any leading part of a draft is a draft.
+
+    Attributes:
+        tokens: Guessed token ids.
+        parents: For each the index of the guess it follows, -1 for the item's last token; empty
+            for a chain.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+
+    def head(self, num_tokens: int) -> Draft:
+        """Return the first `num_tokens` guesses."""
+        return Draft(self.tokens[:num_tokens], self.parents[:num_tokens])
 
 
 class StepItem(NamedTuple):
@@ -52,12 +80,14 @@ class StepItem(NamedTuple):
 
     Attributes:
         id: The sequence.
-        tokens: Token ids to compute; at least one.
+        tokens: Token ids to compute; at least one. `PENDING` stands for the token that the
+            sequence draws in the step before, where steps overlap.
         start: Position of the first; everything before it is in the cache.
         blocks: The block table, covering positions 0 .. `start + len(tokens) - 1` or more. Read
             it afresh each step: an entry may be replaced by another block of equal content.
         sample: Draw the next token from the last position's logits. False while more known
             tokens follow (a prompt still being chunked).
+        draft: Guesses at what is drawn; only where `sample` is true. `blocks` has room for them.
     """
 
     id: int
@@ -65,6 +95,45 @@ class StepItem(NamedTuple):
     start: int
     blocks: tuple[int, ...]
     sample: bool
+    draft: Draft | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens this item computes, guesses included."""
+        return len(self.tokens) + (0 if self.draft is None else len(self.draft.tokens))
+
+
+class BlockTransfers(NamedTuple):
+    """Moves of whole blocks between tiers of the KV cache, as (from, to) numbers.
+
+    Executed before anything is computed, in this order: a target may be the source of an earlier
+    kind, never of a later one.
+
+    Attributes:
+        spills: From the host tier to disk.
+        stores: From the device to the host tier.
+        fetches: From disk to the host tier.
+        loads: From the host tier to the device.
+        copies: Within the device (copy on write).
+    """
+
+    spills: tuple[tuple[int, int], ...] = ()
+    stores: tuple[tuple[int, int], ...] = ()
+    fetches: tuple[tuple[int, int], ...] = ()
+    loads: tuple[tuple[int, int], ...] = ()
+    copies: tuple[tuple[int, int], ...] = ()
+
+
+class StateTransfers(NamedTuple):
+    """Moves between the recurrent states of running sequences and the slots of snapshots.
+
+    Attributes:
+        restores: (snapshot slot, sequence id): executed before the step.
+        saves: (sequence id, snapshot slot): executed behind it.
+    """
+
+    restores: tuple[tuple[int, int], ...] = ()
+    saves: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +147,8 @@ class StepPlan:
         finished: Ids the runner may forget; never in `items` of this or a later plan.
         preempted: Ids that gave way in this step; not in its `items`. They start again later from
             position 0 or behind a cached prefix, so the runner may drop all but their tokens.
+        blocks: Moves of blocks between tiers, before the step.
+        states: Moves of recurrent states, before and after the step.
     """
 
     step: int
@@ -85,11 +156,13 @@ class StepPlan:
     new: tuple[NewSequence, ...] = ()
     finished: tuple[int, ...] = ()
     preempted: tuple[int, ...] = ()
+    blocks: BlockTransfers = BlockTransfers()
+    states: StateTransfers = StateTransfers()
 
     @property
     def num_tokens(self) -> int:
-        """Tokens this step computes."""
-        return sum(len(item.tokens) for item in self.items)
+        """Tokens this step computes, guesses included."""
+        return sum(item.num_tokens for item in self.items)
 
 
 class Sampled(NamedTuple):
@@ -108,23 +181,28 @@ class Sampled(NamedTuple):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What the runner hands back: a token for each item with `sample`, or an error.
+    """What the runner hands back: tokens for each item with `sample`, or an error.
 
     Attributes:
-        tokens: By sequence id.
+        tokens: By sequence id, in order: the guesses that held, then one token more. The keys and
+            values of guesses that held are in their positions' slots, also of a tree's branch.
         errors: By sequence id, in words for the caller; ends that sequence and no other.
+        drafts: By sequence id, guesses at what follows `tokens`; the scheduler may cut them.
+        lost: By sequence id, why blocks it was to load could not be read; it computes them again.
     """
 
-    tokens: dict[int, Sampled]
+    tokens: dict[int, tuple[Sampled, ...]]
     errors: dict[int, str] = field(default_factory=dict)
+    drafts: dict[int, Draft] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
 
 
 class SequenceUpdate(NamedTuple):
-    """News of one request.
+    """News of one request: one token, or its end. A step that draws several gives several.
 
     Attributes:
         request_id: Whose.
-        token: The token drawn in this step; None when the update only ends the request.
+        token: The token drawn; None when the update only ends the request.
         logprob: Of that token.
         top: Its most likely alternatives.
         finish_reason: Set in the last update of a request.

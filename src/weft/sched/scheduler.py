@@ -29,6 +29,7 @@ from weft.sched.config import SchedulerConfig
 from weft.sched.manager import BlockTable, KVManager
 from weft.sched.plan import (
     NewSequence,
+    Sampled,
     SequenceUpdate,
     StepItem,
     StepPlan,
@@ -176,9 +177,7 @@ class Scheduler:
             if sequence.phase is Phase.FINISHED:
                 self.kv.free(sequence.table)
                 continue
-            update = self._settle_item(sequence, item, result)
-            if update is not None:
-                updates.append(update)
+            updates += self._settle_item(sequence, item, result)
         if plan.items:
             self._counters.num_steps += 1
             self._counters.num_computed_tokens += plan.num_tokens
@@ -231,7 +230,7 @@ class Scheduler:
             stop_token_ids=ending_tokens(request, self.eos_ids),
             max_length=limit,
             tokens=list(request.tokens),
-            table=BlockTable(salt=request.cache_salt),
+            table=BlockTable(salt=request.cache_salt, adapter=request.adapter),
         )
 
     def _end(
@@ -349,20 +348,31 @@ class Scheduler:
 
     def _settle_item(
         self, sequence: Sequence, item: StepItem, result: StepResult
-    ) -> SequenceUpdate | None:
+    ) -> list[SequenceUpdate]:
         if item.id in result.errors:
-            return self._end(sequence, FinishReason.ERROR, result.errors[item.id])
+            return [self._end(sequence, FinishReason.ERROR, result.errors[item.id])]
         sequence.num_computed += len(item.tokens)
         self.kv.commit(sequence.table, sequence.tokens, sequence.num_computed)
         if not item.sample:
-            return None
-        sampled = result.tokens.get(item.id)
-        if sampled is None:
-            return self._end(sequence, FinishReason.ERROR, "the runner returned no token")
-        token, logprob, top = sampled
-        sequence.tokens.append(token)
-        self._counters.num_generated_tokens += 1
-        reason = sequence.finish_reason()
-        if reason is not None:
-            self._end(sequence, reason)
-        return SequenceUpdate(sequence.request.id, token, logprob, top, reason, sequence.num_cached)
+            return []
+        drawn = result.tokens.get(item.id)
+        if not drawn:
+            return [self._end(sequence, FinishReason.ERROR, "the runner returned no token")]
+        return self._append(sequence, drawn)
+
+    def _append(self, sequence: Sequence, drawn: tuple[Sampled, ...]) -> list[SequenceUpdate]:
+        """Add drawn tokens until one ends the sequence."""
+        updates = []
+        for token, logprob, top in drawn:
+            sequence.tokens.append(token)
+            self._counters.num_generated_tokens += 1
+            reason = sequence.finish_reason()
+            updates.append(
+                SequenceUpdate(
+                    sequence.request.id, token, logprob, top, reason, sequence.num_cached
+                )
+            )
+            if reason is not None:
+                self._end(sequence, reason)
+                break
+        return updates

@@ -75,6 +75,7 @@ class Sequence:
             sequence=self.request.sequence,
             seed=self.seed,
             stop_token_ids=self.stop_token_ids,
+            adapter=self.request.adapter,
         )
 
     def finish_reason(self) -> FinishReason | None:

@@ -31,6 +31,9 @@ class Request:
         deadline_s: Ends with TIMEOUT when the engine's clock passes this.
         cache_salt: Requests share cached prefixes only with the same salt.
         sequence: Index among the samples of one prompt; part of the random stream.
+        adapter: Key of the adapter it runs with; empty for the model as it is.
+        tenant: Who shares the machine with whom, for scheduling that is fair among tenants.
+        fork_of: Id of a live request whose computed tokens this one begins with and shares.
     """
 
     id: str
@@ -41,3 +44,6 @@ class Request:
     deadline_s: float | None = None
     cache_salt: str = ""
     sequence: int = 0
+    adapter: str = ""
+    tenant: str = ""
+    fork_of: str | None = None

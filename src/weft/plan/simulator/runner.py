@@ -61,12 +61,9 @@ class SimRunner:
         """Advance the clock; answer each sampling item with a token nobody else has drawn."""
         self.last = plan
         self.clock.advance(self.step_time(plan))
+        ends = {item.id: item.start + len(item.tokens) for item in plan.items if item.sample}
         return StepResult(
-            {
-                item.id: Sampled(made_up_token(DRAWN, item.id, item.start + len(item.tokens)), 0.0)
-                for item in plan.items
-                if item.sample
-            }
+            {id: (Sampled(made_up_token(DRAWN, id, end), 0.0),) for id, end in ends.items()}
         )
 
     def forget(self, ids: tuple[int, ...]) -> None:
