@@ -136,6 +136,9 @@ class StateTransfers(NamedTuple):
     saves: tuple[tuple[int, int], ...] = ()
 
 
+_NO_BLOCKS, _NO_STATES = BlockTransfers(), StateTransfers()
+
+
 @dataclass(frozen=True)
 class StepPlan:
     """One step of work.
@@ -156,8 +159,8 @@ class StepPlan:
     new: tuple[NewSequence, ...] = ()
     finished: tuple[int, ...] = ()
     preempted: tuple[int, ...] = ()
-    blocks: BlockTransfers = BlockTransfers()
-    states: StateTransfers = StateTransfers()
+    blocks: BlockTransfers = _NO_BLOCKS
+    states: StateTransfers = _NO_STATES
 
     @property
     def num_tokens(self) -> int:
