@@ -17,20 +17,13 @@ from weft.core.errors import ResourceError
 from weft.plan.accounting import distinct_layers
 from weft.plan.layout import TrainingLayout
 from weft.plan.matrices import layer_matrices
+from weft.plan.memory_constants import MemoryConstants, memory_constants
 from weft.plan.stages import RankWeights, Stages, all_weights, layer_slices
 from weft.plan.zero import StateBytes
 from weft.spec import AttentionSpec, LayerSpec, MLASpec, MLPSpec, ModelSpec, MoESpec
 from weft.spec.cache import CacheKinds
 
 _GIB = 2**30
-# Runtime, driver and collective library before the first tensor (nvidia-smi after start).
-RUNTIME_BYTES = 3.0e9
-# Flat reduce and gather buckets of a blocking engine, 5e8 numbers each, double-buffered.
-ENGINE_BYTES = 4.0e9
-# What a caching allocator holds beyond the tensors, as a share of activations.
-SLACK_SHARE = 0.06
-# Staging buffer of one parallel axis.
-_BUCKET_BYTES = 0.5e9
 # Master copy and two moments in float32.
 _OPTIMIZER_BYTES = 12.0
 
@@ -123,21 +116,29 @@ def _text(size: float) -> str:
 
 
 @lru_cache(maxsize=8192)
-def training_ledger(spec: ModelSpec, layout: TrainingLayout) -> TrainingLedger:
-    """Return the memory of the fullest pipeline rank."""
-    stages, weights = layer_slices(spec, layout), all_weights(spec, layout)
-    ranks = (_ledger(spec, layout, rank, stages, weights[rank]) for rank in range(layout.pipeline))
+def training_ledger(
+    spec: ModelSpec, layout: TrainingLayout, constants: MemoryConstants | None = None
+) -> TrainingLedger:
+    """Return the memory of the fullest pipeline rank; ``constants`` none means the shipped ones."""
+    ranks = (rank_ledger(spec, layout, rank, constants) for rank in range(layout.pipeline))
     return max(ranks, key=lambda ledger: ledger.total)
 
 
-def rank_ledger(spec: ModelSpec, layout: TrainingLayout, rank: int) -> TrainingLedger:
+def rank_ledger(
+    spec: ModelSpec, layout: TrainingLayout, rank: int, constants: MemoryConstants | None = None
+) -> TrainingLedger:
     """Return the memory of one pipeline rank."""
-    own = all_weights(spec, layout)[rank]
-    return _ledger(spec, layout, rank, layer_slices(spec, layout), own)
+    own, stages = all_weights(spec, layout)[rank], layer_slices(spec, layout)
+    return _ledger(spec, layout, rank, stages, own, constants or memory_constants())
 
 
 def _ledger(
-    spec: ModelSpec, layout: TrainingLayout, rank: int, stages: Stages, own: RankWeights
+    spec: ModelSpec,
+    layout: TrainingLayout,
+    rank: int,
+    stages: Stages,
+    own: RankWeights,
+    constants: MemoryConstants,
 ) -> TrainingLedger:
     state = StateBytes(layout.weight_bytes, layout.gradient_bytes, _OPTIMIZER_BYTES)
     adapters = StateBytes(2.0, layout.gradient_bytes, _OPTIMIZER_BYTES).sharded(
@@ -165,8 +166,8 @@ def _ledger(
         + extra * adapters.optimizer,
         activations=activations,
         logits=logits,
-        communication=_communication(spec, layout),
-        reserve=RUNTIME_BYTES + SLACK_SHARE * (activations + logits),
+        communication=_communication(spec, layout, constants),
+        reserve=constants.runtime_bytes + constants.slack_share * (activations + logits),
         rank=rank,
     )
 
@@ -334,10 +335,12 @@ def _logits(spec: ModelSpec, layout: TrainingLayout) -> float:
     return rows * spec.vocab_size / layout.tensor * (2.0 + 4.0 + 4.0 + 2.0)
 
 
-def _communication(spec: ModelSpec, layout: TrainingLayout) -> float:
+def _communication(spec: ModelSpec, layout: TrainingLayout, constants: MemoryConstants) -> float:
     parts = (layout.data, layout.tensor, layout.pipeline, layout.context, layout.expert)
     busy = sum(1 for size in parts if size > 1)
-    total = _BUCKET_BYTES * busy + (ENGINE_BYTES if layout.blocking_engine else 0.0)
+    total = constants.bucket_bytes * busy
+    if layout.blocking_engine:
+        total += constants.engine_bytes
     if layout.expert > 1:
         chosen = (layer.ffn for layer in distinct_layers(spec) if isinstance(layer.ffn, MoESpec))
         top_k = max((ffn.top_k for ffn in chosen), default=0)

@@ -10,7 +10,7 @@ from weft.cli.plan.output import emit
 from weft.plan.answer import Answer, Item, Parts, listing
 from weft.plan.layout import TrainingLayout
 from weft.plan.ledger import Fit, fit_memory, rank_ledger, training_ledger
-from weft.plan.validate.training import MEMORY_INTERVAL
+from weft.plan.memory_constants import memory_constants
 from weft.spec import ModelSpec
 
 _FORMULAS = {
@@ -77,8 +77,8 @@ def describe(layout: TrainingLayout) -> str:
 def _items(fit: Fit) -> tuple[Item, ...]:
     total, parts = fit.ledger.total, fit.ledger.parts()
     peak = Item(
-        "peak", total, "B", "fit", "sum of the parts below", total / MEMORY_INTERVAL,
-        total * MEMORY_INTERVAL,
+        "peak", total, "B", "fit", "sum of the parts below", total / memory_constants().interval,
+        total * memory_constants().interval,
     )  # fmt: skip
     room = fit.available_bytes - total
     return (

@@ -11,8 +11,10 @@ from weft.cli.plan.options import Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError, WeftError
 from weft.plan.answer import Answer, Item, Listing, listing
+from weft.plan.validate import memory_fit, training_fit
 from weft.plan.validate.golden import GoldenCheck, check_golden
 from weft.plan.validate.inference import read_cases
+from weft.plan.validate.inference_fit import leave_one_source_out as refit
 from weft.plan.validate.rows import (
     GOLDEN_COLUMNS,
     INFERENCE_COLUMNS,
@@ -32,11 +34,13 @@ def validate(
     training: Path | None = None,
     inference: Path | None = None,
     golden: Path | None = None,
+    leave_one_source_out: bool = False,
     output: Output = Output(),  # noqa: B008
 ) -> None:
     """Print how wrong predictions are, by source, with the worst rows explained.
 
-    Constants ship with the package; nothing is fitted to the files that are judged.
+    Constants ship with the package; nothing is fitted to the files that are judged, unless you
+    ask how good the model is on sources its constants have not seen.
 
     Parameters
     ----------
@@ -46,6 +50,9 @@ def validate(
         A CSV file of inference measurements.
     golden
         A CSV file of formula values, every one of which must hold.
+    leave_one_source_out
+        Fit the constants anew without each source and judge the source by them; takes minutes,
+        and incomplete configurations are left out.
     """
     if training is None and inference is None and golden is None:
         raise ConfigError(
@@ -58,13 +65,14 @@ def validate(
     tables: list[Listing] = []
     if training is not None:
         rows = read_rows(training, TRAINING_COLUMNS)
-        compared += _training(rows, skipped)
+        found = list(_training(rows, skipped))
+        compared += _refitted_training(rows, skipped) if leave_one_source_out else found
         tables += _choices(rows, skipped)
         items += _verdicts(rows, skipped)
     if inference is not None:
         cases, left_out = read_cases(read_rows(inference, INFERENCE_COLUMNS))
         skipped.update(left_out)
-        compared += [case.compare() for case in cases]
+        compared += refit(cases) if leave_one_source_out else [case.compare() for case in cases]
     if golden is not None:
         checks = list(_golden(read_rows(golden, GOLDEN_COLUMNS), skipped))
         items.append(_golden_item(checks))
@@ -78,6 +86,12 @@ def _training(rows: list[Row], skipped: dict[str, str]) -> Iterator[Comparison]:
             yield from compare_training([row])
         except WeftError as error:
             skipped[row.id] = error.message
+
+
+def _refitted_training(rows: list[Row], skipped: dict[str, str]) -> list[Comparison]:
+    read = [row for row in rows if row.id not in skipped and (row["dp"] or row["gbs"])]
+    speed = training_fit.leave_one_source_out(training_fit.throughput_cases(read))
+    return speed + memory_fit.leave_one_source_out(memory_fit.memory_cases(read))
 
 
 def _choices(rows: list[Row], skipped: dict[str, str]) -> Iterator[Listing]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from weft.core.errors import ConfigError, ResourceError
 from weft.plan.hardware.cluster import Cluster
 from weft.plan.layout import TrainingLayout
-from weft.plan.ledger import RUNTIME_BYTES, training_ledger
+from weft.plan.ledger import training_ledger
+from weft.plan.memory_constants import memory_constants
 from weft.plan.search.rules import rule
 from weft.plan.search.space import TrainingSpace
 from weft.plan.stages import fullest_weights
@@ -156,7 +157,11 @@ def state_bytes(spec: ModelSpec, layout: TrainingLayout) -> float:
     state = StateBytes(layout.weight_bytes, layout.gradient_bytes, 12.0)
     plain = state.sharded(layout.zero, max(1, layout.num_shards))
     routed = state.sharded(layout.zero, max(1, layout.num_expert_shards))
-    return weights.dense * _sum(plain) + weights.experts * _sum(routed) + RUNTIME_BYTES
+    return (
+        weights.dense * _sum(plain)
+        + weights.experts * _sum(routed)
+        + memory_constants().runtime_bytes
+    )
 
 
 def _sum(state: StateBytes) -> float:

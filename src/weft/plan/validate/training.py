@@ -12,6 +12,7 @@ from weft.plan.figure import Figure
 from weft.plan.hardware.cluster import Cluster
 from weft.plan.layout import AttentionKernel, Recompute, TrainingLayout
 from weft.plan.ledger import rank_ledger, training_ledger
+from weft.plan.memory_constants import MemoryConstants, memory_constants
 from weft.plan.run_estimate import interval_factor
 from weft.plan.step_time import StepTime, step_time
 from weft.plan.training_constants import TrainingConstants, training_constants
@@ -30,7 +31,6 @@ MEMORY = {
     "params_grads_optimizer_gib": 2.0**30,
 }
 """Memory metrics and their unit in bytes."""
-MEMORY_INTERVAL = 1.07
 _NARROW = {"fp8": "float8", "mxfp8": "float8", "nvfp4": "float4"}
 # Training programs that communicate in a block and keep attention scores in memory.
 _BLOCKING = ("Megatron-DeepSpeed", "Megatron-LM", "Megatron-LM PTD")
@@ -225,9 +225,9 @@ def compare_training(
             continue
         case = read_case(row)
         if row["metric"] in THROUGHPUT:
-            comparisons.append(_compare_speed(case, constants))
+            comparisons.append(compare_speed(case, constants))
         elif row["metric"] in MEMORY:
-            comparisons.append(_compare_memory(case))
+            comparisons.append(compare_memory(case))
     return tuple(comparisons)
 
 
@@ -288,7 +288,8 @@ def _is_judged(row: Row) -> bool:
     return row["metric"] in (*THROUGHPUT, *MEMORY) and bool(row["dp"] or row["gbs"])
 
 
-def _compare_speed(case: TrainingCase, constants: TrainingConstants) -> Comparison:
+def compare_speed(case: TrainingCase, constants: TrainingConstants) -> Comparison:
+    """Set the predicted rate beside the measured one, in tokens per second and device."""
     predicted = case.predict(constants)
     factor = interval_factor(case.spec, constants)
     tokens = case.layout.tokens_per_step / case.num_devices
@@ -314,19 +315,21 @@ def _shares(step: StepTime) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts.items() if share > 0.05)
 
 
-def _compare_memory(case: TrainingCase) -> Comparison:
+def compare_memory(case: TrainingCase, constants: MemoryConstants | None = None) -> Comparison:
+    """Set the predicted memory beside what the row measured: a peak, or one part of it."""
+    constants = constants or memory_constants()
     metric, unit = case.row["metric"], MEMORY[case.row["metric"]]
     if metric == "activation_memory_gib":
-        needed = rank_ledger(case.spec, case.layout, 0).activations
+        needed = rank_ledger(case.spec, case.layout, 0, constants).activations
     elif metric == "params_grads_optimizer_gib":
-        needed = rank_ledger(case.spec, case.layout, 0).states
+        needed = rank_ledger(case.spec, case.layout, 0, constants).states
     else:
-        needed = training_ledger(case.spec, case.layout).total
+        needed = training_ledger(case.spec, case.layout, constants).total
     return Comparison(
         id=case.row.id,
         source=case.row.source,
         quantity="training memory",
-        predicted=Figure.within(needed / unit, MEMORY_INTERVAL, "GB", "fit"),
+        predicted=Figure.within(needed / unit, constants.interval, "GB", "fit"),
         measured=case.row.number("value"),
         complete=case.row.is_complete,
         explanation=metric,

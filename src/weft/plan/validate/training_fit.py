@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from weft.plan.training_constants import TrainingConstants, from_table, training_constants
-from weft.plan.validate.fitting import Constant, fit, values
+from weft.plan.validate.fitting import Constant, fit, start, values
 from weft.plan.validate.rows import Row
-from weft.plan.validate.training import THROUGHPUT, TrainingCase, read_case
+from weft.plan.validate.table import Comparison
+from weft.plan.validate.training import THROUGHPUT, TrainingCase, compare_speed, read_case
 
 # Priors: matmul shares from kernel sweeps under a power limit, attention from the FlashAttention-2
 # report (arXiv:2307.08691) and its portable forerunners, the rest typical of published traces.
@@ -46,19 +46,6 @@ CONSTANTS = (
 )
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """A source judged by constants that never saw it.
-
-    Attributes:
-        source: Which.
-        ratios: Predicted over measured step time, row by row.
-    """
-
-    source: str
-    ratios: tuple[float, ...]
-
-
 def throughput_cases(rows: Sequence[Row]) -> list[TrainingCase]:
     """Return the complete rows that measure speed."""
     return [read_case(row) for row in rows if row.is_complete and row["metric"] in THROUGHPUT]
@@ -74,18 +61,14 @@ def fit_training(cases: Sequence[TrainingCase], *, num_steps: int = 12) -> Train
     return _constants(fit(CONSTANTS, residuals, num_steps=num_steps))
 
 
-def leave_one_source_out(
-    cases: Sequence[TrainingCase], *, num_steps: int = 8
-) -> tuple[HeldOut, ...]:
-    """Judge every source by a fit to the others."""
-    results = []
-    for source in sorted({case.row.source for case in cases}):
+def leave_one_source_out(cases: Sequence[TrainingCase], *, num_steps: int = 8) -> list[Comparison]:
+    """Predict the rates of each source with constants fitted to all other sources."""
+    found: list[Comparison] = []
+    for source in dict.fromkeys(case.row.source for case in cases):
         others = [case for case in cases if case.row.source != source]
-        constants = fit_training(others, num_steps=num_steps)
-        own = [case for case in cases if case.row.source == source]
-        ratios = tuple(float(np.exp(_log_ratio(case, constants))) for case in own)
-        results.append(HeldOut(source, ratios))
-    return tuple(results)
+        constants = fit_training(others, num_steps=num_steps) if others else _priors()
+        found += [compare_speed(case, constants) for case in cases if case.row.source == source]
+    return found
 
 
 def to_toml(constants: TrainingConstants) -> str:
@@ -113,6 +96,10 @@ def _constants(x: np.ndarray) -> TrainingConstants:
         else:
             table[first] = value
     return from_table(table)
+
+
+def _priors() -> TrainingConstants:
+    return _constants(start(CONSTANTS))
 
 
 def _log_ratio(case: TrainingCase, constants: TrainingConstants) -> float:
