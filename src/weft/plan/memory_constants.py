@@ -1,4 +1,4 @@
-"""What a training process holds beyond its tensors: four constants, fitted once, shipped as data."""
+"""What a training process holds beyond its tensors: four fitted constants, shipped as data."""
 
 from __future__ import annotations
 

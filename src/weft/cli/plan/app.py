@@ -26,6 +26,13 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Step time, utilisation, memory, days and money of a training run.",
         ("weft plan train llama-3.1-70b --hw H100x64 --tp 8 --pp 2 --seq 8192 --tokens 2T",),
     ),
+    "grpo": (
+        "A step of reinforcement learning: rollout, scoring, training, hand-over.",
+        (
+            "weft plan grpo qwen3-8b --hw H100x16 --prompts 256 --group 8 --zero 3",
+            "weft plan grpo qwen3-8b --hw H100x16 --rollout 8 --zero 3",
+        ),
+    ),
     "infer": (
         "Latencies, rates and cost of a served model.",
         ("weft plan infer llama-3.1-70b --hw H100x8 --isl 2048 --osl 256 --concurrency 64",),

@@ -22,6 +22,8 @@ _SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 _NUMBER = r"\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*"
 _COUNT = r"\s*[x×*]\s*(\d+)\s*$"
+# Per number, scales included: one of two bytes for 64 numbers, twice quantised (QLoRA) at four bits.
+_WEIGHT_BYTES = {16: 2.0, 8: 1.03125, 4: 0.5625}
 # Four-bit weights of mixtures of experts are the experts'; attention keeps its type.
 _FOUR_BITS = ("int4", "float4")
 
@@ -126,6 +128,14 @@ def layout_of(options: LayoutOptions, num_devices: int) -> TrainingLayout:
     _known("recompute", options.recompute, get_args(Recompute))
     _known("dtype", options.dtype, ELEMENT_BYTES)
     _known("zero", str(options.zero), ("0", "1", "2", "3"))
+    _known("weight-bits", str(options.weight_bits), _WEIGHT_BYTES)
+    if options.lora < 0:
+        raise ConfigError(f"lora is {options.lora}", fix="give a width of at least 1, or 0")
+    if options.weight_bits < 16 and not (options.frozen or options.lora):
+        raise ConfigError(
+            f"weights of {options.weight_bits} bits cannot be trained",
+            fix="train adapters beside them: --lora 16",
+        )
     data = num_devices // cut
     return TrainingLayout(
         data=data,
@@ -140,7 +150,9 @@ def layout_of(options: LayoutOptions, num_devices: int) -> TrainingLayout:
         zero=options.zero,  # type: ignore[arg-type]
         recompute=options.recompute,  # type: ignore[arg-type]
         dtype=options.dtype,
-        frozen=options.frozen,
+        frozen=options.frozen or options.lora > 0,
+        adapter_rank=options.lora,
+        weight_bytes=_WEIGHT_BYTES[options.weight_bits],
     )
 
 

@@ -62,7 +62,11 @@ class LayoutOptions:
     dtype
         Element type of matrix products: bfloat16, float8, float4.
     frozen
-        The weights are not trained (adapters).
+        The weights are not trained.
+    lora
+        Width of trained adapters beside every matrix, the weights frozen; 0 trains the weights.
+    weight_bits
+        Bits per frozen weight in memory: 16, 8 or 4 (QLoRA).
     """
 
     tp: int = 1
@@ -77,6 +81,8 @@ class LayoutOptions:
     recompute: str = "none"
     dtype: str = "bfloat16"
     frozen: bool = False
+    lora: int = 0
+    weight_bits: int = 16
 
 
 @Parameter(name="*", group=LAYOUT)
