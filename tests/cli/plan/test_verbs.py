@@ -29,6 +29,19 @@ VERBS: dict[str, list[str]] = {
     "comm": ["comm", "--op", "all_reduce", "--hw", "H100x64", "--bytes", "1G"],
     "optimal": ["scaling", "optimal", "--flops", "1e21", "--served", "1T"],
     "hw": ["hw", "H100"],
+    "grpo": ["grpo", "qwen3-8b", "--hw", "H100x16", "--zero", "3", "--recompute", "full"],
+    "lora": [
+        "memory",
+        "llama-3.1-70b",
+        "--hw",
+        "H100",
+        "--lora",
+        "16",
+        "--weight-bits",
+        "4",
+        "--recompute",
+        "full",
+    ],  # fmt: skip
     "devices": ["hw"],
 }
 
@@ -107,6 +120,9 @@ def test_the_right_answers_of_worked_examples(capsys: pytest.CaptureFixture[str]
         (["search", "llama-3.1-8b", "--task", "serve", "--slo", "tp=1s"], "level", "ttft"),
         (["simulate", "llama-3.1-8b"], "load is not told", "--poisson"),
         (["simulate", "llama-3.1-8b", "--trace", "none.jsonl"], "cannot be read", None),
+        (["train", "llama-3.1-8b", "--weight-bits", "4"], "cannot be trained", "--lora"),
+        (["grpo", "qwen3-8b", "--rollout", "16"], "--rollout 16 of 16", "at least one"),
+        (["matmul", "--dtype", "float31"], "float31", "float32"),
         (["validate"], "nothing to judge", "--training"),
         (["scaling", "fit", "none.csv"], "cannot be read", None),
         (["train", "llama-3.1-8b", "--hw", "machine.json"], "there is no", "weft plan calibrate"),
@@ -216,3 +232,24 @@ def test_the_help_imports_no_verb() -> None:
         "assert 'numpy' not in sys.modules and 'weft.plan.answer' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_faster_product_raises_the_peak_of_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weft.plan.calibration import Calibration, load_calibration, save_calibration
+    from weft.spec import HardwareSpec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    hardware = HardwareSpec(
+        name="slow", matmul_flops={"float32": 1.0}, memory_bytes=1, memory_bandwidth=1.0
+    )
+    save_calibration(Calibration(hardware))
+    words = ["plan", "matmul", "--sizes", "16,32", "--seconds", "0.2", "--save"]
+    assert run(words) == 0
+    assert "raised from" in capsys.readouterr().out
+    peak = load_calibration().hardware.matmul_flops["float32"]
+    assert peak > 1e6
+    save_calibration(Calibration(HardwareSpec("fast", {"float32": 1e30}, 1, 1.0)), None)
+    assert run(words) == 0
+    assert load_calibration().hardware.matmul_flops["float32"] == 1e30

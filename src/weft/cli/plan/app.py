@@ -75,6 +75,10 @@ _VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Measure this machine in at most a minute.",
         ("weft plan calibrate", "weft plan calibrate --quick"),
     ),
+    "matmul": (
+        "The fastest matrix product of this machine, searched over shapes.",
+        ("weft plan matmul --dtype bfloat16 --seconds 30 --save",),
+    ),
     "validate": (
         "Predictions beside published measurements: the error table.",
         ("weft plan validate --training training.csv --inference inference.csv",),

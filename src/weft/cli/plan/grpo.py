@@ -100,8 +100,8 @@ def grpo(
     model: str,
     *,
     hw: str = "H100x16",
-    who: RolloutOptions = RolloutOptions(),  # noqa: B008
-    work: PolicyOptions = PolicyOptions(),  # noqa: B008
+    who: RolloutOptions = RolloutOptions(),
+    work: PolicyOptions = PolicyOptions(),
     layout: LayoutOptions = LayoutOptions(),  # noqa: B008
     output: Output = Output(),  # noqa: B008
 ) -> None:

@@ -22,7 +22,7 @@ _SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
 _NUMBER = r"\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*"
 _COUNT = r"\s*[x×*]\s*(\d+)\s*$"
-# Per number, scales included: one of two bytes for 64 numbers, twice quantised (QLoRA) at four bits.
+# Per number with its scales; four bits are quantised twice (QLoRA).
 _WEIGHT_BYTES = {16: 2.0, 8: 1.03125, 4: 0.5625}
 # Four-bit weights of mixtures of experts are the experts'; attention keeps its type.
 _FOUR_BITS = ("int4", "float4")
