@@ -6,7 +6,7 @@ from weft.core.errors import ConfigError, ResourceError
 from weft.plan.gpt_activations import GPTBlock
 from weft.plan.hardware.catalogue import device
 from weft.plan.hardware.cluster import Cluster
-from weft.plan.layout import TrainingLayout
+from weft.plan.layout import Recompute, TrainingLayout
 from weft.plan.ledger import (
     fit_memory,
     layer_activation_bytes,
@@ -259,3 +259,19 @@ def test_impossible_layouts_are_refused():
         TrainingLayout(tensor=0)
     with pytest.raises(ConfigError, match="do not split"):
         TrainingLayout(context=3, length=4096)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_recomputing_some_layers_lies_between_none_and_all(recompute: Recompute) -> None:
+    cluster = Cluster.parse("H100x8")
+    plain = TrainingLayout(data=8, zero=3, micro_batch=2, global_batch=32, length=4096)
+    layouts = [plain.but(recompute=recompute, recompute_share=share) for share in (0.0, 0.25, 1.0)]
+    none, some, every = (rank_ledger(LLAMA_8B, one, 0).activations for one in layouts)
+    working = layer_activation_bytes(LLAMA_8B.layers[0], LLAMA_8B.dim, plain)
+    extra = working if recompute == "full" else 0.0
+    assert none - extra == pytest.approx(rank_ledger(LLAMA_8B, plain, 0).activations)
+    assert some == pytest.approx(0.75 * none + 0.25 * every)
+    fast, slower, slowest = (step_time(LLAMA_8B, one, cluster) for one in layouts)
+    assert fast.recompute_s == 0.0
+    assert slower.recompute_s == pytest.approx(slowest.recompute_s / 4)
+    assert layouts[1].recomputed == f"{recompute} in 25 % of layers"

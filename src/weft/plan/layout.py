@@ -34,6 +34,7 @@ class TrainingLayout:
         shard_size: Replicas that shard together; none means all.
         sequence_parallel: Norms and residuals are cut by ``tensor``.
         recompute: What the backward pass computes again.
+        recompute_share: In so many of the layers; the others keep everything.
         dtype: Element type of the layers' matrix products.
         gradient_bytes: Bytes per reduced gradient.
         overlap: Communication of weights, gradients and experts hides behind computation.
@@ -65,6 +66,7 @@ class TrainingLayout:
     shard_size: int | None = None
     sequence_parallel: bool = True
     recompute: Recompute = "none"
+    recompute_share: float = 1.0
     dtype: str = "bfloat16"
     gradient_bytes: float = 4.0
     overlap: bool = True
@@ -83,6 +85,10 @@ class TrainingLayout:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ConfigError(f"layout.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.recompute_share <= 1.0:
+            raise ConfigError(
+                f"layout.recompute_share is {self.recompute_share}", fix="use a share from 0 to 1"
+            )
         if self.length % self.context:
             raise ConfigError(f"{self.length} tokens do not split over {self.context} devices")
 
@@ -128,6 +134,13 @@ class TrainingLayout:
     def work(self) -> Work:
         """The forward pass of one micro batch."""
         return Work.train(self.micro_batch, self.length)
+
+    @property
+    def recomputed(self) -> str:
+        """What is computed again, in words."""
+        partial = self.recompute != "none" and self.recompute_share < 1.0
+        where = f" in {100 * self.recompute_share:.0f} % of layers" if partial else ""
+        return f"{self.recompute}{where}"
 
     def but(self, **changes: object) -> TrainingLayout:
         """Return the layout with some fields changed."""

@@ -213,6 +213,10 @@ def _changes(spec: ModelSpec, layout: TrainingLayout) -> list[tuple[str, Trainin
     if layout.zero in (1, 2) and layout.num_shards > 1 and layout.pipeline == 1:
         changes.append(("shard everything (ZeRO-3)", layout.but(zero=3)))
     if layout.recompute != "full":
+        changes += [
+            (f"recompute {name} of the layers", layout.but(recompute="full", recompute_share=share))
+            for name, share in (("a quarter", 0.25), ("half", 0.5), ("three quarters", 0.75))
+        ]
         changes.append(("recompute whole layers", layout.but(recompute="full")))
         changes += [
             (f"recompute whole layers and lower micro_batch to {1}",
@@ -254,6 +258,12 @@ def _activations(spec: ModelSpec, layout: TrainingLayout, rank: int, stages: Sta
 
 
 def _kept_bytes(layer: LayerSpec, dim: int, layout: TrainingLayout, whole: float) -> float:
+    share = layout.recompute_share
+    return (1.0 - share) * whole + share * _recomputed_bytes(layer, dim, layout, whole)
+
+
+def _recomputed_bytes(layer: LayerSpec, dim: int, layout: TrainingLayout, whole: float) -> float:
+    """What a layer keeps if the recompute policy applies to it."""
     if layout.recompute == "full":
         return _stream_bytes(dim, layout)
     if layout.recompute == "selective" and layout.zero == 3:

@@ -226,6 +226,7 @@ def layer_pass(
     elif layout.recompute == "selective":
         # Fully sharded trainers repeat every other layer, the others attention alone.
         recompute_s = forward_s / 2 if layout.zero == 3 else attention_s
+    recompute_s *= layout.recompute_share
     kernels_s = forward_s + backward_s + recompute_s
     return Pass(
         forward_s=forward_s,

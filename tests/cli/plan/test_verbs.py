@@ -41,7 +41,7 @@ VERBS: dict[str, list[str]] = {
         "4",
         "--recompute",
         "full",
-    ],  # fmt: skip
+    ],
     "devices": ["hw"],
 }
 

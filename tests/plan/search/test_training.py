@@ -133,3 +133,24 @@ def test_neighbours_are_single_changes_fastest_first() -> None:
     assert times == sorted(times)
     assert {one.layout.num_devices for one in found} == {16}
     assert "tp4" in {one.change for one in found}
+
+
+def test_no_more_layers_are_recomputed_than_memory_asks_for() -> None:
+    spec, cluster = decoder("llama-3.1-8b"), Cluster.parse("H100x8")
+    space = TrainingSpace(
+        8,
+        64,
+        16384,
+        tensors=(1,),
+        pipelines=(1,),
+        contexts=(1,),
+        recomputes=("full",),
+        micro_batches=(1,),
+    )
+    best = search_training(spec, cluster, space).best[0]
+    share = best.layout.recompute_share
+    assert 1 / 16 < share < 1.0
+    less = best.layout.but(recompute_share=share - 1 / 16)
+    assert training_ledger(spec, less).total > best.available_bytes >= best.memory_bytes
+    whole = best.layout.but(recompute_share=1.0)
+    assert best.step_s < step_time(spec, whole, cluster).total_s

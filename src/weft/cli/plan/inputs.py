@@ -149,6 +149,7 @@ def layout_of(options: LayoutOptions, num_devices: int) -> TrainingLayout:
         length=options.seq,
         zero=options.zero,  # type: ignore[arg-type]
         recompute=options.recompute,  # type: ignore[arg-type]
+        recompute_share=options.recompute_share,
         dtype=options.dtype,
         frozen=options.frozen or options.lora > 0,
         adapter_rank=options.lora,

@@ -70,7 +70,7 @@ def describe(layout: TrainingLayout) -> str:
     cuts = " ".join(f"{axis}{size}" for axis, size in axes if size > 1) or "one device"
     return (
         f"{cuts}  zero{layout.zero} gbs{layout.global_batch} mbs{layout.micro_batch} "
-        f"seq{layout.length} {layout.dtype} recompute {layout.recompute}"
+        f"seq{layout.length} {layout.dtype} recompute {layout.recomputed}"
     )
 
 

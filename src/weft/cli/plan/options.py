@@ -59,6 +59,8 @@ class LayoutOptions:
         Tokens of a sequence.
     recompute
         What the backward pass computes again: none, selective, full.
+    recompute_share
+        In so many of the layers.
     dtype
         Element type of matrix products: bfloat16, float8, float4.
     frozen
@@ -79,6 +81,7 @@ class LayoutOptions:
     gbs: int | None = None
     seq: int = 4096
     recompute: str = "none"
+    recompute_share: float = 1.0
     dtype: str = "bfloat16"
     frozen: bool = False
     lora: int = 0

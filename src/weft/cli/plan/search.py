@@ -107,7 +107,7 @@ def _training_rows(best: tuple[Candidate, ...]) -> Listing:
         lay = one.layout
         rows.append(
             (lay.tensor, lay.pipeline, lay.chunks, lay.context, lay.expert, lay.data, lay.zero,
-             lay.micro_batch, lay.recompute, seconds(one.step_s),
+             lay.micro_batch, lay.recomputed, seconds(one.step_s),
              f"{100 * (one.step_s / best[0].step_s - 1):+.1f} %",
              f"{one.memory_bytes / 2**30:.0f} GiB", one.binding)
         )  # fmt: skip

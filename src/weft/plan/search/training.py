@@ -115,8 +115,25 @@ def search_training(
     if not fitting:
         raise _nothing_fits(cluster, closest, rejected)
     fitting.sort(key=lambda one: one.step_s)
+    refined = (_refined(spec, cluster, one, constants) for one in fitting[: 2 * num_best])
+    fitting[: 2 * num_best] = sorted(refined, key=lambda one: one.step_s)
     num_tried = len(fitting) + sum(rejected.values())
     return TrainingSearch(tuple(fitting[:num_best]), num_tried, len(fitting), dict(rejected))
+
+
+def _refined(
+    spec: ModelSpec, cluster: Cluster, one: Candidate, constants: TrainingConstants
+) -> Candidate:
+    """Recompute no more layers than memory asks for."""
+    if one.layout.recompute != "full":
+        return one
+    for sixteenths in range(1, 16):
+        layout = one.layout.but(recompute_share=sixteenths / 16)
+        needed = training_ledger(spec, layout).total
+        if needed <= one.available_bytes:
+            step = step_time(spec, layout, cluster, constants)
+            return Candidate(layout, needed, one.available_bytes, step)
+    return one
 
 
 def neighbours(spec: ModelSpec, layout: TrainingLayout, cluster: Cluster) -> tuple[Candidate, ...]:
