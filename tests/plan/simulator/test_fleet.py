@@ -6,6 +6,7 @@ from weft.core.errors import ConfigError
 from weft.plan.simulator.fleet import Failure, Fleet, Pool, Transfer
 from weft.plan.simulator.runner import LinearStepTime
 from weft.sched.config import SchedulerConfig
+from weft.sched.plan import StepItem, StepPlan
 
 CONFIG = SchedulerConfig(num_blocks=64, max_context=256)
 STEP = LinearStepTime(0.01)
@@ -42,3 +43,11 @@ def test_impossible_fleets_are_refused_with_a_fix(make):
     with pytest.raises(ConfigError) as caught:
         make()
     assert caught.value.fix
+
+
+def test_a_slower_fleet_takes_so_many_times_as_long() -> None:
+    pool = Pool(LinearStepTime(0.5, 0.1), SchedulerConfig(num_blocks=8, max_context=64))
+    slower = Fleet((pool,)).slower(3.0).pools[0]
+    plan = StepPlan(0, (StepItem(0, (1, 2), 0, (0,), sample=True),))
+    assert slower.step_time(plan) == pytest.approx(3.0 * 0.7)
+    assert slower.scheduler == pool.scheduler

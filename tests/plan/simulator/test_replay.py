@@ -25,12 +25,12 @@ CONFIG = SchedulerConfig(
 )
 
 
-def recorded(seed: int = 0, *, noise: float = 0.0) -> RecordingScheduler:
+def recorded(seed: int = 0, *, noise: float = 0.0, depth: int = 0) -> RecordingScheduler:
     """Serve a crowd that preempts, aborts and changes weights, and keep the journal."""
     rng, scheduler, clock = random.Random(seed), RecordingScheduler(CONFIG), VirtualClock(100.0)
     true = LinearStepTime(0.01, 1e-4, 1e-6)
     runner = SimRunner(clock, lambda plan: true(plan) * (1 + noise * rng.uniform(-1, 1)))
-    loop = ServingLoop(scheduler, runner, clock)
+    loop = ServingLoop(scheduler, runner, clock, depth=depth)
     for index in range(30):
         shared = rng.choice([0, 16])
         prompt = rng.randint(shared + 1, 100)
@@ -39,7 +39,9 @@ def recorded(seed: int = 0, *, noise: float = 0.0) -> RecordingScheduler:
         if index == 10:
             loop.abort("8", FinishReason.ABORT)
         if index == 20:
+            loop.drain()
             scheduler.set_weight_version(1)
+            scheduler.retract()
         for _ in range(rng.randint(0, 3)):
             loop.step()
         clock.advance(rng.random() * 1e-3)
@@ -48,9 +50,10 @@ def recorded(seed: int = 0, *, noise: float = 0.0) -> RecordingScheduler:
     return scheduler
 
 
+@pytest.mark.parametrize("depth", [0, 1])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_replayed_journal_gives_the_same_schedule_block_for_block(seed):
-    scheduler = recorded(seed)
+def test_a_replayed_journal_gives_the_same_schedule_block_for_block(seed, depth):
+    scheduler = recorded(seed, depth=depth)
     assert scheduler.stats().counters.num_preemptions > 0
     trace = replay(scheduler.journal, Scheduler(CONFIG))
     assert trace == schedule_trace(scheduler.journal)

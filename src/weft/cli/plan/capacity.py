@@ -8,8 +8,10 @@ from weft.cli.plan.options import DeploymentOptions, FleetOptions, Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError
 from weft.plan.answer import Answer, Curve, Item, Plot
+from weft.plan.inference.constants import interval_factor
 from weft.plan.simulator.capacity import find_capacity
 from weft.plan.simulator.events import simulate_fleet
+from weft.plan.simulator.fleet import Fleet
 from weft.plan.simulator.result import ServiceLevel, Simulation
 from weft.plan.workload.arrivals import poisson_arrivals
 from weft.plan.workload.source import OpenLoop
@@ -53,14 +55,26 @@ def capacity(
     fleet = fleet_of(step, service, max_context=longest)
     level, tried = ServiceLevel(**limits), {}
 
-    def simulate_at(rate: float) -> Simulation:
+    def simulate(rate: float, fleet: Fleet) -> Simulation:
         arrivals = poisson_arrivals(
             workload.content(), num_requests=requests, rate_per_s=rate, seed=seed
         )
-        tried[rate] = simulate_fleet(OpenLoop(arrivals), fleet)
+        return simulate_fleet(OpenLoop(arrivals), fleet)
+
+    def simulate_at(rate: float) -> Simulation:
+        tried[rate] = simulate(rate, fleet)
         return tried[rate]
 
+    def at_pace(factor: float) -> float:
+        """Capacity if every step took ``factor`` times as long."""
+        paced = fleet.slower(factor)
+        return find_capacity(
+            lambda rate: simulate(rate, paced), level, attainment=attainment
+        ).rate_per_s
+
     found = find_capacity(simulate_at, level, attainment=attainment)
+    factor = interval_factor("closed loop tpot")
+    low, high = at_pace(factor), at_pace(1.0 / factor)
     shares = {rate: one.attainment(level) for rate, one in sorted(tried.items())}
     devices = step.deployment.cluster.num_devices * (service.replicas + service.prefill)
     per_money = found.rate_per_s * 3600.0 / (devices * price)
@@ -69,8 +83,9 @@ def capacity(
         title=f"{name}: {service.title}",
         facts=(f"{slo} for {100 * attainment:g} % of requests",),
         items=(
-            Item("most requests per second", found.rate_per_s, "", "fit", "bisection to 2 %",
-                 found.rate_per_s, found.failed_rate_per_s),
+            Item("most requests per second", found.rate_per_s, "", "fit",
+                 f"bisection to 2 %; the interval has steps {factor:g} times as long or short",
+                 min(low, found.rate_per_s), max(high, found.rate_per_s)),
             Item("requests per unit of money", per_money, "", "fit", f"at {price:g} per hour"),
             Item("simulations", found.num_simulations, ""),
         ),

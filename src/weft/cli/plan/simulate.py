@@ -10,6 +10,8 @@ from weft.cli.plan.options import DeploymentOptions, FleetOptions, Output
 from weft.cli.plan.output import emit
 from weft.core.errors import ConfigError
 from weft.plan.answer import Answer, Curve, Item, Listing, Plot, listing, seconds
+from weft.plan.figure import Figure
+from weft.plan.inference.constants import interval_factor
 from weft.plan.simulator.chrome import write_chrome_trace
 from weft.plan.simulator.events import simulate_fleet
 from weft.plan.simulator.result import Measure, ServiceLevel, Simulation
@@ -90,8 +92,8 @@ def answer(title: str, result: Simulation, level: ServiceLevel | None) -> Answer
         facts=(f"{len(result.requests):,} requests in {virtual} of virtual time",),
         items=(
             Item("output tokens per second", result.tokens_per_s, "tok/s", "fit"),
-            Item("mean TTFT", result.mean("ttft_s"), "s", "fit", "arrival to first token"),
-            Item("mean TPOT", result.mean("tpot_s"), "s", "fit", "per token after the first"),
+            _mean("mean TTFT", result, "ttft_s", "arrival to first token"),
+            _mean("mean TPOT", result, "tpot_s", "per token after the first"),
             *good,
             Item("prompt tokens from the cache", stats.prefix_hit_rate, "share", "fit"),
             Item("preemptions", counters.num_preemptions, "", "fit"),
@@ -101,6 +103,12 @@ def answer(title: str, result: Simulation, level: ServiceLevel | None) -> Answer
         listings=(_percentiles(result),),
         plots=_plots(result),
     )  # fmt: skip
+
+
+def _mean(name: str, result: Simulation, measure: Measure, formula: str) -> Item:
+    """Return a mean with the interval that measured closed loops have shown."""
+    factor = interval_factor(f"closed loop {measure.removesuffix('_s')}")
+    return Item.of(name, Figure.within(result.mean(measure), factor, "s", "fit"), formula)
 
 
 def _percentiles(result: Simulation) -> Listing:

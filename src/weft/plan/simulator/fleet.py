@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.core.errors import ConfigError
 from weft.plan.simulator.replica import Role
 from weft.plan.simulator.roles import RolePolicy
-from weft.plan.simulator.runner import StepTime
+from weft.plan.simulator.runner import Scaled, StepTime
 from weft.sched.config import SchedulerConfig
 from weft.sched.routing import LeastRequests, RoutingPolicy
 
@@ -104,6 +104,11 @@ class Fleet:
     failures: tuple[Failure, ...] = ()
     roles: RolePolicy | None = None
     switch_s: float = 0.0
+
+    def slower(self, factor: float) -> Fleet:
+        """Return the same fleet with every step taking ``factor`` times as long."""
+        pools = tuple(replace(one, step_time=Scaled(one.step_time, factor)) for one in self.pools)
+        return replace(self, pools=pools)
 
     def __post_init__(self) -> None:
         roles = {pool.role for pool in self.pools}

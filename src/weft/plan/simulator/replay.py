@@ -1,14 +1,16 @@
-"""Record what a real engine's scheduler did, and run it again on a virtual clock.
+"""Record what a real engine's scheduler did, and run it again.
 
 ``RecordingScheduler`` is the engine's scheduler with a journal: requests, endings, and for each
 step its plan, its result and when it began and ended. ``replay`` feeds the journal to a new
-scheduler through the simulator's clock and loop; since the scheduler is the same code and gets the
-same news at the same times, its plans must be the same, block for block. From the same journal
+scheduler with the recorded times; since the scheduler is the same code and gets the
+same news at the same times, its plans must be the same, block for block, also where steps overlapped.
+From the same journal
 ``fit_step_time`` learns how long steps take.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, zip_longest
@@ -18,7 +20,6 @@ import numpy as np
 from weft.core.errors import ConfigError
 from weft.plan.simulator.runner import LinearStepTime
 from weft.sched.config import SchedulerConfig
-from weft.sched.loop import ServingLoop, VirtualClock
 from weft.sched.plan import SequenceUpdate, StepItem, StepPlan, StepResult
 from weft.sched.scheduler import Scheduler
 from weft.spec.request import FinishReason, Request
@@ -47,8 +48,20 @@ class Reweighted:
 
 
 @dataclass(frozen=True)
+class Retracted:
+    """All running sequences gave their blocks back."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step was planned; where steps overlap, earlier ones are settled later."""
+
+    start_s: float
+
+
+@dataclass(frozen=True)
 class Stepped:
-    """A step was planned, computed and settled."""
+    """A step that was planned before has been computed and settled."""
 
     start_s: float
     end_s: float
@@ -59,7 +72,7 @@ class Stepped:
 # A step so many times longer than it should be was interrupted by something else.
 _OUTLIER = 3.0
 
-Entry = Submitted | Ended | Reweighted | Stepped
+Entry = Submitted | Ended | Reweighted | Retracted | Planned | Stepped
 
 
 class RecordingScheduler(Scheduler):
@@ -75,7 +88,7 @@ class RecordingScheduler(Scheduler):
     def __init__(self, config: SchedulerConfig, *, eos_ids: Sequence[int] = ()) -> None:
         super().__init__(config, eos_ids=eos_ids)
         self.journal: list[Entry] = []
-        self._start_s = 0.0
+        self._starts_s: deque[float] = deque()
 
     def submit(self, request: Request) -> None:
         """Queue a request; refused ones are not recorded."""
@@ -96,14 +109,20 @@ class RecordingScheduler(Scheduler):
         super().set_weight_version(weight_version)
         self.journal.append(Reweighted(weight_version))
 
+    def retract(self) -> tuple[str, ...]:
+        """Take the blocks of all running requests."""
+        self.journal.append(Retracted())
+        return super().retract()
+
     def schedule(self, now_s: float) -> StepPlan:
         """Choose what the next step computes."""
-        self._start_s = now_s
+        self.journal.append(Planned(now_s))
+        self._starts_s.append(now_s)
         return super().schedule(now_s)
 
     def settle(self, plan: StepPlan, result: StepResult, now_s: float) -> list[SequenceUpdate]:
         """Take in what the runner computed."""
-        self.journal.append(Stepped(self._start_s, now_s, plan, result))
+        self.journal.append(Stepped(self._starts_s.popleft(), now_s, plan, result))
         return super().settle(plan, result, now_s)
 
 
@@ -134,50 +153,29 @@ def schedule_trace(journal: Iterable[Entry]) -> tuple[ScheduledStep, ...]:
 
 
 def replay(journal: Sequence[Entry], scheduler: Scheduler) -> tuple[ScheduledStep, ...]:
-    """Run a journal again on a virtual clock and return what the scheduler decided.
+    """Run a journal again and return what the scheduler decided.
 
     Args:
         journal: Of an engine whose scheduler was configured alike.
         scheduler: A new one.
     """
-    clock = VirtualClock(min((e.start_s for e in journal if isinstance(e, Stepped)), default=0.0))
-    runner = _ReplayRunner(clock)
-    loop = ServingLoop(scheduler, runner, clock)
+    trace: list[ScheduledStep] = []
+    plans: deque[StepPlan] = deque()
     for entry in journal:
         if isinstance(entry, Submitted):
-            loop.submit(entry.request)
+            scheduler.submit(entry.request)
         elif isinstance(entry, Ended):
-            loop.abort(entry.request_id, entry.reason)
+            scheduler.finish(entry.request_id, entry.reason)
         elif isinstance(entry, Reweighted):
             scheduler.set_weight_version(entry.weight_version)
+        elif isinstance(entry, Retracted):
+            scheduler.retract()
+        elif isinstance(entry, Planned):
+            plans.append(scheduler.schedule(entry.start_s))
+            trace.append(_scheduled(plans[-1], entry.start_s))
         else:
-            clock.sleep_until(entry.start_s)
-            runner.expect(entry)
-            loop.step()
-    return tuple(runner.trace)
-
-
-class _ReplayRunner:
-    """Answers with the recorded result after the recorded time."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.trace: list[ScheduledStep] = []
-        self._entry: Stepped | None = None
-
-    def expect(self, entry: Stepped) -> None:
-        self._entry = entry
-
-    def execute(self, plan: StepPlan) -> StepResult:
-        assert self._entry is not None
-        self.trace.append(_scheduled(plan, self.clock.now()))
-        self.clock.sleep_until(self._entry.end_s)
-        return self._entry.result
-
-    def forget(self, ids: tuple[int, ...]) -> None:
-        assert self._entry is not None
-        plan = StepPlan(self._entry.plan.step, finished=ids)
-        self.trace.append(_scheduled(plan, self.clock.now()))
+            scheduler.settle(plans.popleft(), entry.result, entry.end_s)
+    return tuple(trace)
 
 
 def _scheduled(plan: StepPlan, start_s: float) -> ScheduledStep:

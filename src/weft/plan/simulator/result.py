@@ -205,7 +205,7 @@ def _sum_stats(stats: list[SchedulerStats]) -> SchedulerStats:
     for one in stats:
         for name, value in vars(one.counters).items():
             setattr(counters, name, getattr(counters, name) + value)
-    names = [name for name in vars(stats[0]) if name != "counters"]
+    names = [name for name, value in vars(stats[0]).items() if isinstance(value, int)]
     return SchedulerStats(
         **{name: sum(getattr(one, name) for one in stats) for name in names}, counters=counters
     )

@@ -15,6 +15,18 @@ StepTime = Callable[[StepPlan], float]
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """Step times of another model times a factor."""
+
+    step_time: StepTime
+    factor: float
+
+    def __call__(self, plan: StepPlan) -> float:
+        """Return the seconds of one step."""
+        return self.factor * self.step_time(plan)
+
+
+@dataclass(frozen=True)
 class LinearStepTime:
     """Step time as a base plus a price per computed token and per token attended to.
 
