@@ -2,8 +2,9 @@
 
 Both run in this process, by turns, on the same weights (float32, greedy, no end token), so a busy
 machine slows both. Prompts have one length, which spares transformers its padding. Printed per
-batch size: the best round of each, their ratio, and the part of the engine's time that is not
-spent in the model (scheduling, batch building, sampling).
+batch size: the best round of each, their ratio, the part of the engine's time that is not spent in
+the model (scheduling, batch building, sampling), and the part of the memory's measured bandwidth
+that reading the weights once per step takes (MBU by gpt-fast's formula; prompts are in the time).
 
     python benchmarks/engine_cpu.py --json engine_cpu.json
 """
@@ -23,6 +24,7 @@ import transformers
 from weft.checkpoint.hf import load_model
 from weft.core.environment import describe_environment
 from weft.engine import runner as runner_module
+from weft.engine.bandwidth import decode_mbu, decode_weight_bytes, measure_bandwidth
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.models import heads
@@ -40,20 +42,29 @@ def main() -> None:
         theirs.save_pretrained(folder)
         ours = load_model(Path(folder))
     results = []
-    print(f"{'batch':>6} {'engine':>10} {'peer':>10} {'ratio':>6} {'not in model':>13}   tokens/s")
+    bandwidth = measure_bandwidth()
+    print(f"weights {decode_weight_bytes(ours) / 1e6:.1f} MB, bandwidth {bandwidth / 1e9:.1f} GB/s")
+    heading = (
+        f"{'batch':>6} {'engine':>10} {'peer':>10} {'ratio':>6} {'not in model':>13} {'MBU':>6}"
+    )
+    print(f"{heading}   tokens/s")
     for batch_size in options.batch_sizes:
         result = compare(ours, theirs, batch_size, options)
+        steps_per_s = result["engine_tokens_per_s"] / batch_size
+        result["mbu"] = decode_mbu(decode_weight_bytes(ours), steps_per_s, bandwidth)
         results.append(result)
         print(
             f"{batch_size:6d} {result['engine_tokens_per_s']:10.0f} "
             f"{result['peer_tokens_per_s']:10.0f} {result['ratio']:6.2f} "
-            f"{result['overhead_fraction']:13.1%}"
+            f"{result['overhead_fraction']:13.1%} {result['mbu']:6.1%}"
         )
     if options.json is not None:
         document = {
             "environment": describe_environment(),
             "peer": f"transformers {transformers.__version__} generate, batched",
             "options": {k: v for k, v in vars(options).items() if k != "json"},
+            "bandwidth_bytes_per_s": bandwidth,
+            "weight_bytes": decode_weight_bytes(ours),
             "results": results,
         }
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

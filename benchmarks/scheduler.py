@@ -6,6 +6,10 @@ model's own step: 1 ms is 10 % of a 10 ms decode step. Printed per context lengt
 percentile of the CPU time of this thread. All sequences are equally long, so they fill a block in
 the same step: every 16th step hashes all of them at once, and the 99th percentile is that step.
 
+Three modes: "plain" settles a step before it schedules the next; "drafts" verifies four guesses per
+sequence, of which two hold, so a step gives three tokens; "depth 1" schedules a step before it
+settles the one before.
+
     python benchmarks/scheduler.py --json scheduler.json
 """
 
@@ -15,29 +19,34 @@ import argparse
 import json
 import statistics
 import time
+from collections import deque
 from pathlib import Path
 
 from weft.core.environment import describe_environment
 from weft.sched.config import SchedulerConfig
-from weft.sched.plan import Sampled, StepPlan, StepResult
+from weft.sched.plan import Draft, Sampled, StepPlan, StepResult
 from weft.sched.scheduler import Scheduler
 from weft.spec import Request, SamplingParams
 
 BLOCK_SIZE = 16
+MODES = ("plain", "drafts", "depth 1")
+TIMES = ("schedule_p50_ms", "settle_p50_ms", "step_p50_ms", "step_p99_ms")
+NUM_GUESSES, NUM_GUESSES_THAT_HOLD = 4, 2
+GUESSES = Draft(tuple(range(NUM_GUESSES)))
 
 
 def main() -> None:
     options = parse_options()
     results = []
     print(f"{options.sequences} running sequences, {options.steps} steps, CPU time in ms")
-    print(f"{'context':>8} {'schedule':>10} {'settle':>10} {'step p50':>10} {'step p99':>10}")
+    columns = ("schedule", "settle", "step p50", "step p99")
+    print(f"{'context':>8} {'mode':>8} " + " ".join(f"{column:>10}" for column in columns))
     for context in options.contexts:
-        result = measure(context, options)
-        results.append(result)
-        print(
-            f"{context:8d} {result['schedule_p50_ms']:10.3f} {result['settle_p50_ms']:10.3f} "
-            f"{result['step_p50_ms']:10.3f} {result['step_p99_ms']:10.3f}"
-        )
+        for mode in MODES:
+            result = measure(context, mode, options)
+            results.append(result)
+            times = (result[name] for name in TIMES)
+            print(f"{context:8d} {mode:>8} " + " ".join(f"{time_ms:10.3f}" for time_ms in times))
     if options.json is not None:
         document = {
             "environment": describe_environment(),
@@ -57,25 +66,30 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(context: int, options: argparse.Namespace) -> dict[str, float]:
+def measure(context: int, mode: str, options: argparse.Namespace) -> dict[str, float | str]:
     """Time decode steps at about this context; start anew every few so that it stays there."""
     schedule_ms: list[float] = []
     settle_ms: list[float] = []
+    num_tokens = 1 if mode != "drafts" else NUM_GUESSES_THAT_HOLD + 1
+    num_steps = max(options.steps_per_fill // num_tokens, 1)
     while len(schedule_ms) < options.steps:
-        scheduler = fill(context - options.steps_per_fill // 2, options.sequences, context)
-        for _ in range(options.steps_per_fill):
+        scheduler = fill(context - options.steps_per_fill // 2, options.sequences, context, mode)
+        in_flight = deque([scheduler.schedule(0.0)] if mode == "depth 1" else [])
+        for _ in range(num_steps):
             start_ns = time.thread_time_ns()
-            plan = scheduler.schedule(0.0)
+            in_flight.append(scheduler.schedule(0.0))
             planned_ns = time.thread_time_ns()
-            result = answer(plan)
+            plan = in_flight.popleft()
+            result = answer(plan, mode)
             answered_ns = time.thread_time_ns()
             scheduler.settle(plan, result, 0.0)
             settle_ms.append((time.thread_time_ns() - answered_ns) / 1e6)
             schedule_ms.append((planned_ns - start_ns) / 1e6)
-            assert plan.num_tokens == len(plan.items) == options.sequences
+            assert len(plan.items) == options.sequences
     step_ms = [a + b for a, b in zip(schedule_ms, settle_ms, strict=True)]
     return {
         "context": context,
+        "mode": mode,
         "num_sequences": options.sequences,
         "schedule_p50_ms": statistics.median(schedule_ms),
         "settle_p50_ms": statistics.median(settle_ms),
@@ -84,7 +98,7 @@ def measure(context: int, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def fill(num_prompt_tokens: int, num_sequences: int, context: int) -> Scheduler:
+def fill(num_prompt_tokens: int, num_sequences: int, context: int, mode: str) -> Scheduler:
     """Return a scheduler whose sequences all have their prompts computed."""
     blocks_per_sequence = 2 * context // BLOCK_SIZE + 4
     scheduler = Scheduler(
@@ -95,6 +109,7 @@ def fill(num_prompt_tokens: int, num_sequences: int, context: int) -> Scheduler:
             max_num_sequences=num_sequences,
             max_tokens_per_step=num_sequences * context,
             max_waiting=num_sequences,
+            max_draft=NUM_GUESSES if mode == "drafts" else 0,
             seed=0,
         )
     )
@@ -104,13 +119,23 @@ def fill(num_prompt_tokens: int, num_sequences: int, context: int) -> Scheduler:
         scheduler.submit(Request(str(index), prompt, sampling))
     plan = scheduler.schedule(0.0)
     assert plan.num_tokens == num_sequences * num_prompt_tokens
-    scheduler.settle(plan, answer(plan), 0.0)
+    scheduler.settle(plan, answer(plan, mode), 0.0)
     return scheduler
 
 
-def answer(plan: StepPlan) -> StepResult:
-    """Return a token for each item, all different, so that no blocks become equal."""
-    return StepResult({i.id: (Sampled(i.id << 20 | i.start, 0.0),) for i in plan.items if i.sample})
+def answer(plan: StepPlan, mode: str) -> StepResult:
+    """Return tokens for each item, all different, so that no blocks become equal."""
+    tokens = {
+        item.id: tuple(
+            Sampled(item.id << 20 | item.start + index, 0.0)
+            for index in range(1 if item.draft is None else NUM_GUESSES_THAT_HOLD + 1)
+        )
+        for item in plan.items
+        if item.sample
+    }
+    if mode != "drafts":
+        return StepResult(tokens)
+    return StepResult(tokens, drafts={item.id: GUESSES for item in plan.items if item.sample})
 
 
 if __name__ == "__main__":

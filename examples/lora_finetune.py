@@ -1,4 +1,4 @@
-"""Teach a frozen model with a low-rank adapter, merge it, and save a plain checkpoint.
+"""Teach a frozen model with a low-rank adapter; save the adapter, and merged, a plain checkpoint.
 
 python examples/lora_finetune.py runs/quickstart/model --out runs/lora --steps 50
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from weft.adapt import lora
+from weft.adapt.peft import save_peft
 from weft.checkpoint.hf import load_model, save_model
 from weft.core.runs import RunDirectory
 from weft.data.examples import ExampleLoader
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model, NextTokenObjective(), loader, config, folder=options.out / "checkpoints"
         )
         result = trainer.run(events)
+    save_peft(lora.adapter_of(model), options.out / "adapter", model, base=options.model)
     lora.merge(model)
     save_model(model, options.out / "model", tokenizer=tokenizer)
     print(f"loss {result.loss:.2f} after {result.steps} steps; wrote {options.out / 'model'}")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import signal
 
 import pytest
 import torch
 
-from tests.align.support import ParityGrader, tiny_config, tiny_model, tokenizer
+from tests.align.support import ENGINE, ParityGrader, tiny_config, tiny_model, tokenizer
 from weft.align.grpo import run_grpo
 from weft.align.grpo_config import GRPOConfig
 from weft.align.health import HealthConfig
@@ -16,7 +17,11 @@ from weft.core.errors import CheckpointError, ConfigError, Interrupted
 from weft.core.events import Events
 from weft.data.tasks.addition import Addition
 from weft.data.tasks.task import sample
+from weft.ops.native.bindings import load_library
 from weft.spec.sampling import SamplingParams
+
+library = load_library()
+EXACT = library is not None and library.wide_registers
 
 
 class Memory:
@@ -99,6 +104,42 @@ def test_engine_shares_the_trainers_storage_and_its_version_is_bumped(tmp_path, 
     (llm,) = engines
     assert {n: p.data_ptr() for n, p in llm.model.named_parameters()} == before
     assert llm.weight_version == 2
+
+
+@pytest.mark.skipif(not EXACT, reason="no C compiler or no AVX-512: torch attends in training")
+def test_deterministic_kernels_leave_no_mismatch_at_all(tmp_path):
+    engine = dataclasses.replace(ENGINE, deterministic=True)
+    result, memory = train(tmp_path, steps=3, engine=engine)
+    for event in memory.of("step"):
+        assert (event["mismatch_max_abs"], event["mismatch_k3"]) == (0.0, 0.0)
+    assert result.max_mismatch == 0.0
+
+
+def test_a_cache_that_sleeps_while_training_changes_nothing(tmp_path, monkeypatch):
+    asleep = []
+
+    def seen(*arguments, **options):
+        asleep.append(engines[-1].core.gate.asleep)
+        return train_step(*arguments, **options)
+
+    engines = []
+    import weft.align.grpo as module
+
+    class Recorded(module.LLM):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            engines.append(self)
+
+    train_step = module.train_step
+    monkeypatch.setattr(module, "LLM", Recorded)
+    monkeypatch.setattr(module, "train_step", seen)
+    results = [
+        train(tmp_path / str(sleeps), free_cache_while_training=sleeps)[0]
+        for sleeps in (False, True)
+    ]
+    assert asleep == [frozenset()] * 2 + [frozenset({"kv_cache"})] * 2
+    assert engines[1].core.runner.cache.size_bytes == 0 < engines[0].core.runner.cache.size_bytes
+    assert torch.equal(weights(results[0].model), weights(results[1].model))
 
 
 def test_equal_seeds_give_equal_weights(tmp_path):

@@ -114,3 +114,30 @@ def test_an_unexpected_argument_is_refused() -> None:
 def test_fields_lists_every_leaf() -> None:
     keys = [leaf.key for leaf in configs.fields(Job())]
     assert keys == ["steps", "out", "tags", "limit", "fast", "optimizer.name", "optimizer.lr"]
+
+
+@dataclass(frozen=True)
+class Square:
+    side: int = 1
+
+
+@dataclass(frozen=True)
+class Disc:
+    radius: int
+    filled: bool = True
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Square | Disc | None = None
+
+
+def test_the_keys_given_say_which_of_several_sections_is_meant():
+    assert configs.override(Drawing(), {"shape.side": "3"}).shape == Square(3)
+    disc = configs.override(Drawing(), {"shape.radius": "3", "shape.filled": "false"})
+    assert disc.shape == Disc(3, filled=False)
+    assert configs.override(disc, {"shape.radius": "4"}).shape == Disc(4, filled=False)
+    assert configs.override(disc, {"shape.side": "4"}).shape == Square(4)
+    assert configs.override(disc, {"shape": "none"}).shape is None
+    with pytest.raises(ConfigError, match=r"unknown key shape\.radios"):
+        configs.override(Drawing(), {"shape.radios": "3"})

@@ -293,14 +293,14 @@ def test_stats_count_tokens_and_times():
     assert stats.timings["step_tokens"].num_observations == 12
 
 
-def test_later_samples_of_a_prompt_find_it_in_the_cache():
+def test_later_samples_of_a_prompt_share_all_but_its_last_token():
     llm = make_llm(max_tokens_per_step=32, num_blocks=256)
     prompts = [list(range(start, start + 16)) for start in (10, 40)]
     samples = llm.generate(prompts, SamplingParams(max_tokens=2, seed=1), num_samples=4)
     assert [(s.prompt[0], s.index) for s in samples] == [
         (start, index) for start in (10, 40) for index in range(4)
     ]
-    assert [s.num_cached_tokens for s in samples] == [0, 12, 12, 12] * 2
+    assert [s.num_cached_tokens for s in samples] == [0, 15, 15, 15] * 2
 
 
 def test_one_prompt_may_be_given_without_a_list():

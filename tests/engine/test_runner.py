@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from tests.engine.features.support import tiny
 from tests.engine.support import GREEDY, assert_nothing_left, make_llm, make_prompts, tokens_of
 from weft.engine import runner
 from weft.engine.sampling import pipeline
@@ -94,3 +97,40 @@ def _packed():
     from weft.nn.context import StepContext
 
     return StepContext.packed([1])
+
+
+@pytest.mark.parametrize("kind", ["dense", "softcap", "latent", "rwkv"])
+def test_keys_that_are_not_finite_stay_in_their_sequence(kind):
+    decoder = tiny(kind)
+    prompts = [[5, 6], [7, 8, 9], [3]]
+    expected = make_llm(decoder=decoder).generate(prompts, GREEDY)
+    drawn = {token for completion in expected for token in completion.tokens}
+    bad = next(token for token in range(100, 300) if token not in drawn)
+    kept = decoder.embed.weight.data[bad].clone()
+    decoder.embed.weight.data[bad] = float("nan")
+    try:
+        llm = make_llm(decoder=decoder)
+        got = llm.generate([[bad, 5, 6, 7, 8, 9], *prompts], GREEDY)
+        again = llm.generate(prompts, GREEDY)  # in blocks the failed request has used
+    finally:
+        decoder.embed.weight.data[bad] = kept
+    assert got[0].finish_reason is FinishReason.ERROR
+    assert "not finite" in got[0].error
+    assert tokens_of(got[1:]) == tokens_of(again) == tokens_of(expected)
+    assert_nothing_left(llm.core)
+
+
+def test_exception_in_prompt_scoring_fails_only_requests_that_asked(monkeypatch):
+    prompts = make_prompts(3)
+    expected = make_llm().generate(prompts, GREEDY)
+    llm = make_llm()
+
+    def broken(*arguments):
+        raise IndexError("no such row")
+
+    monkeypatch.setattr(llm.core.runner.prompts, "_take_in", broken)
+    params = [GREEDY, dataclasses.replace(GREEDY, prompt_logprobs=1), GREEDY]
+    got = llm.generate(prompts, params)
+    assert got[1].error == "scoring the prompt failed: IndexError: no such row"
+    assert [got[0].tokens, got[2].tokens] == [expected[0].tokens, expected[2].tokens]
+    assert_nothing_left(llm.core)

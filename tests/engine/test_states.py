@@ -19,6 +19,9 @@ from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
 from weft.nn.kv_cache import KVCache, bytes_per_sequence
+from weft.sched.plan import StateTransfers
+from weft.sched.snapshots import SnapshotConfig
+from weft.spec import GatedDeltaNetSpec, LayerSpec, MLPSpec
 from weft.spec.request import Request
 
 # One of each kind of state; the others differ in their arithmetic only.
@@ -116,8 +119,8 @@ def _fail_once(llm) -> None:
         handle.remove()
 
 
-def test_prefix_cache_is_off_and_the_plan_says_so():
-    llm = make_llm(decoder=model("gated-delta"), enable_prefix_cache=True)
+def test_without_snapshots_the_prefix_cache_is_off_and_the_plan_says_so():
+    llm = make_llm(decoder=model("gated-delta"), snapshots=SnapshotConfig(num_slots=0))
     prompt = make_prompts()[5] * 2
     first, second = (llm.generate([prompt], GREEDY)[0] for _ in range(2))
     assert second.num_cached_tokens == 0
@@ -128,11 +131,14 @@ def test_prefix_cache_is_off_and_the_plan_says_so():
 @pytest.mark.parametrize("hybrid", [True, False], ids=["hybrid", "pure"])
 def test_plan_counts_the_bytes_that_are_really_taken(hybrid):
     decoder = model("kimi-delta", hybrid=hybrid)
-    plan = plan_memory(EngineConfig(num_blocks=6, max_num_sequences=5), decoder)
+    snapshots = SnapshotConfig(num_slots=3)
+    plan = plan_memory(
+        EngineConfig(num_blocks=6, max_num_sequences=5, snapshots=snapshots), decoder
+    )
     cache = KVCache(decoder.spec, num_blocks=6, block_size=16, num_sequences=plan.num_state_slots)
-    assert plan.num_state_slots == 6
+    assert plan.num_state_slots == 9
     assert plan.kv_bytes + plan.num_state_slots * plan.state_bytes == cache.size_bytes
-    assert f"= (5 sequences + 1) x {plan.state_bytes} bytes" in plan.text
+    assert f"= (5 sequences + 3 snapshots + 1) x {plan.state_bytes} bytes" in plan.text
 
 
 def test_states_leave_half_of_the_memory_to_keys_and_values():
@@ -142,15 +148,59 @@ def test_states_leave_half_of_the_memory_to_keys_and_values():
     plan = plan_memory(config, decoder)
     assert plan.num_sequences == 9
     assert plan.num_blocks == (20 - 10) * state_bytes // plan.block_bytes
-    assert config.scheduler(decoder.spec, plan).max_num_sequences == 9
+    scheduler = config.scheduler(decoder.spec, plan)
+    assert scheduler.max_num_sequences == 9
+    # No sequence gives way to a snapshot: what is left beside them is nothing here.
+    assert (plan.num_snapshots, scheduler.enable_prefix_cache) == (0, False)
     alone = plan_memory(config, model("mamba2", hybrid=False))
     assert alone.num_sequences == 19
+
+
+def test_snapshots_are_as_many_as_sequences_or_what_fits_beside_them():
+    decoder = model("mamba2")
+    state_bytes = bytes_per_sequence(decoder.spec, torch.float32)
+    sizes = {"kv_memory_bytes": 40 * state_bytes, "block_size": 5}
+    plan = plan_memory(EngineConfig(**sizes, max_num_sequences=4), decoder)
+    assert plan.num_snapshots == 4
+    config = EngineConfig(**sizes, max_num_sequences=12)
+    plan = plan_memory(config, decoder)
+    assert (plan.num_sequences, plan.num_snapshots) == (12, 7)
+    assert config.scheduler(decoder.spec, plan).snapshots == SnapshotConfig(
+        interval_tokens=130, num_slots=7
+    )
 
 
 def test_memory_for_less_than_one_state_is_refused():
     config = EngineConfig(kv_memory_bytes=5000)
     with pytest.raises(ResourceError, match="states of one sequence take"):
         plan_memory(config, model("gated-delta"))
+
+
+def test_a_snapshot_costs_per_token_what_row_pm07_says():
+    """A layer of Qwen3-Next: 8,576 bytes with states in bfloat16; here sums are in float32."""
+    mixer = GatedDeltaNetSpec(num_key_heads=16, num_value_heads=32, key_dim=128, value_dim=128)
+    layer = LayerSpec(mixer, MLPSpec(48))
+    spec = dataclasses.replace(model_spec("gated-delta"), layers=(layer,))
+    sums_bytes = 4 * 32 * 128 * 128
+    snapshot_bytes = bytes_per_sequence(spec, torch.bfloat16)
+    assert (snapshot_bytes - sums_bytes // 2) / SnapshotConfig().interval_tokens == 8576
+    assert snapshot_bytes / SnapshotConfig().interval_tokens == 16_768
+
+
+def test_states_go_to_snapshots_and_come_back():
+    cache = KVCache(model("mamba2").spec, num_blocks=1, block_size=4, num_sequences=6)
+    slots = StateSlots(3)
+    kept = [layer[name] for layer in cache.states for name in layer]
+    first, second = slots.take([10, 11])
+    for state in kept:
+        state[first], state[second] = 1.0, 2.0
+    # Two snapshots lie behind the scratch slot 3; sequence 12 was not computed.
+    slots.save(cache, StateTransfers(saves=((10, 1), (12, 0))), [10, 11])
+    slots.restore(cache, StateTransfers(restores=((1, 11), (0, 99))))
+    for state in kept:
+        assert state[5].eq(1.0).all()
+        assert state[second].eq(1.0).all()
+        assert state[[2, 3, 4]].eq(0.0).all()
 
 
 @settings(max_examples=100, deadline=None)

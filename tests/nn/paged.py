@@ -49,7 +49,12 @@ def paged_step(model: nn.Module, cache: KVCache, work: Sequence[Work]) -> Tensor
         return model(tokens_T, StepContext.paged(cache, batch))
 
 
-def chunked(model: nn.Module, documents: Sequence[Sequence[int]], chunk: int) -> list[Tensor]:
+def chunked(
+    model: nn.Module,
+    documents: Sequence[Sequence[int]],
+    chunk: int,
+    codes: torch.dtype | None = None,
+) -> list[Tensor]:
     """Run documents side by side in chunks of ``chunk`` tokens; returns each one's hidden states.
 
     Every document's last two tokens come one by one, as in decoding; block tables and state slots
@@ -66,10 +71,13 @@ def chunked(model: nn.Module, documents: Sequence[Sequence[int]], chunk: int) ->
         block_size=BLOCK_SIZE,
         num_sequences=len(documents) + 2,
         dtype=model.embed.weight.dtype,
+        codes=codes,
     )
     for layer in (*cache.tokens, *cache.states):
         for stored in layer.values():
-            stored.normal_(generator=generator)
+            left_T = torch.randn(stored.shape, generator=generator)
+            # Negative int8 could be the codes of NaN, which no request leaves behind.
+            stored.copy_(left_T.abs() if stored.dtype == torch.int8 else left_T)
     done = [0] * len(documents)
     outputs: list[list[Tensor]] = [[] for _ in documents]
     while any(count < len(document) for count, document in zip(done, documents, strict=True)):

@@ -100,7 +100,8 @@ def paged_attention(rng: random.Random, dtype: torch.dtype) -> Case:
         slots[row, :context], free = free[:context], free[context:]
     layout = PagedLayout(queries, contexts, slots, decode)
     q = torch.randn(sum(queries), 6, width).to(dtype)[:, 1:5]
-    rule, value_width = ScoreRule(width**-0.5, rng.choice((None, 1, 13))), width
+    window, num_first = rng.choice((None, 1, 13)), rng.choice((0, 0, 1, 70))
+    rule, value_width = ScoreRule(width**-0.5, window, num_first=num_first), width
     if rng.random() < 0.5:
         rule, _ = score_rule(rng, dtype, scale=width**-0.5, num_heads=4)
         rule, value_width = detached(rule), rng.choice((width, 8))
@@ -122,6 +123,7 @@ def score_rule(
         sinks_N=sinks,
         slopes_N=torch.rand(num_heads).to(dtype) if rng.random() < 0.3 else None,
         bias_NR=bias,
+        num_first=rng.choice((0, 0, 3)),
     )
     return rule, tuple(tensor for tensor in (sinks, bias) if tensor is not None)
 

@@ -62,7 +62,7 @@ def test_equals_reference(spec: KernelSpec, implementation: Implementation, dtyp
     if implementation.name == "onednn":  # float32 and not too small
         assert (num_run > 0) == (dtype == torch.float32 and torch.backends.mkldnn.is_available())
         return
-    if implementation.name in ("grouped_mm", "shapes"):  # CUDA and meta only; tests of their own
+    if implementation.name in ("grouped_mm", "shapes", "triton"):  # not on a CPU; own tests
         assert num_run == 0
         return
     if implementation.name == "padded":  # many short documents; test_padded.py has more of them

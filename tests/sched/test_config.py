@@ -51,3 +51,13 @@ def test_windows_bound_what_a_sequence_holds_unless_prefixes_are_kept():
 def test_every_field_is_documented():
     config = SchedulerConfig(num_blocks=10, max_context=100)
     assert all(field.help for field in fields(config))
+
+
+def test_sinks_are_blocks_beside_the_ring():
+    config = SchedulerConfig(
+        num_blocks=10, max_context=1000, block_size=4, max_num_sequences=4,
+        max_tokens_per_step=20, window=13, num_sinks=5, enable_prefix_cache=False,
+    )  # fmt: skip
+    assert (config.sink_blocks, config.ring_blocks, config.context_limit) == (2, 8, 1000)
+    assert dataclasses.replace(config, num_blocks=9).context_limit == 36
+    assert dataclasses.replace(config, enable_prefix_cache=True).sink_blocks == 0

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.sched.fake_runner import FakeRunner
+from weft.core.errors import RequestError
 from weft.sched.config import SchedulerConfig
 from weft.sched.loop import MonotonicClock, ServingLoop, VirtualClock
 from weft.sched.scheduler import Scheduler
@@ -105,3 +106,13 @@ def test_the_monotonic_clock_sleeps_at_least_until_the_time():
     assert clock.now() >= target
     clock.sleep_until(target - 100.0)
     assert clock.now() < time.monotonic() + 1.0
+
+
+def test_requests_are_queued_all_or_none():
+    loop, runner, _ = make_loop(request("a"))
+    runner.requests["b"] = request("b")
+    with pytest.raises(RequestError, match="'a' is in use"):
+        loop.submit_all([request("b"), request("a")])
+    assert loop.scheduler.num_waiting == 1
+    loop.submit_all([request("b")])
+    assert len(loop.step()) == 2

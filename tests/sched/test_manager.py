@@ -56,6 +56,25 @@ def test_eviction_takes_leaves_first_as_in_row_g08():
     kv.check([other])
 
 
+def test_evicted_slots_of_row_g08():
+    kv = KVManager(num_blocks=8, block_size=1)
+    one_tokens, two_tokens = [1, 3, 6, 7, 9, 77], [1, 3, 6, 7, 87, 66]
+    one = computed(kv, one_tokens[:5])
+    two = computed(kv, two_tokens)
+    kv.grow(one, 6)
+    kv.commit(one, one_tokens, 6)
+    assert (one.blocks, two.blocks) == ((0, 1, 2, 3, 4, 7), (0, 1, 2, 3, 5, 6))
+    assert kv.pool.num_free == 0, "what sequences hold is protected"
+    kv.free(one)
+    assert kv.pool.free_order == (7, 4), "what is shared stays protected"
+    kv.free(two)
+    # Leaf after leaf, [4, 7] and [5, 6]; block by block, so that three are three and not four.
+    assert begin(kv, [500, 501, 502]).blocks == (7, 4, 6)
+    assert [node.tokens for node in kv.tree.radix()] == [(1, 3, 6, 7, 87)]
+    assert begin(kv, [600]).blocks == (5,)
+    assert [node.tokens for node in kv.tree.radix()] == [(1, 3, 6, 7)]
+
+
 def test_a_hit_leaves_a_token_to_compute():
     kv = KVManager(num_blocks=8, block_size=2)
     kv.free(computed(kv, [1, 2, 3, 4]))
@@ -211,3 +230,20 @@ def test_a_table_that_reuses_nothing_computes_all_and_shares_what_it_computed():
     assert table.blocks[:2] == (0, 1)
     kv.check([table])
     assert kv.begin(BlockTable(), [1, 2, 3, 4, 5]) == 4
+
+
+def test_sink_blocks_stay_while_the_ring_behind_them_turns():
+    kv = KVManager(8, 2, enable_prefix_cache=False, ring_blocks=3, sink_blocks=2)
+    table = BlockTable()
+    assert kv.begin(table, range(3)) == 0
+    assert kv.pool.num_free == 6
+    assert kv.grow(table, 22)
+    first, second, third, fourth, fifth = table.blocks[:5]
+    assert table.blocks == (first, second, *(third, fourth, fifth) * 3)
+    assert kv.pool.num_free == 3
+    kv.check([table])
+    kv.truncate(table, 7)
+    assert table.blocks == (first, second, third, fourth)
+    kv.check([table])
+    kv.free(table)
+    assert kv.pool.num_free == 8

@@ -278,15 +278,14 @@ def test_the_deadline_of_an_ended_request_does_not_end_another_of_its_name():
     assert update.token == 9
 
 
-def test_blocks_of_a_request_that_ends_in_flight_are_kept_until_the_step_is_settled():
+def test_a_request_that_ends_in_flight_gives_its_blocks_back_and_its_token_is_dropped():
     scheduler = make()
     submit(scheduler, "a", 6)
     plan = scheduler.schedule(0.0)
     assert scheduler.finish("a", FinishReason.ABORT) is not None
-    assert scheduler.stats().num_used_blocks == 2
+    assert scheduler.stats().num_used_blocks == 0
     scheduler.check()
     assert scheduler.settle(plan, StepResult({0: (Sampled(9, 0.0),)}), 0.0) == []
-    assert scheduler.stats().num_used_blocks == 0
     assert scheduler.schedule(0.0).finished == (0,)
 
 

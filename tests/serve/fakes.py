@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from weft.engine.speculation.counters import SpeculationStats
+from weft.sched.stats import SnapshotCounters, TierStats
 from weft.spec.request import FinishReason, Request
 
 SPECIAL = {256: "<|im_start|>", 257: "<|im_end|>"}
@@ -119,11 +121,14 @@ class FakeScheduler:
     num_waiting: int = 0
     kv_usage: float = 0.25
     counters: FakeCounters = field(default_factory=FakeCounters)
+    tiers: TierStats | None = None
+    snapshots: SnapshotCounters | None = None
 
 
 @dataclass
 class FakeStats:
     scheduler: FakeScheduler = field(default_factory=FakeScheduler)
+    speculation: SpeculationStats | None = None
 
 
 @dataclass
@@ -145,6 +150,7 @@ class FakeEngine:
     error: str | None = None
     num_cached_tokens: int = 0
     healthy: bool = True
+    state: str = "running"
     requests: list[Request] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)

@@ -85,6 +85,12 @@ def test_token_id_prompts_pass_through(call: Post, engine: FakeEngine):
     assert [request.tokens for request in engine.requests] == [(1, 2, 257), (5,), (6, 7)]
 
 
+def test_who_asks_is_the_tenant_that_shares_are_counted_by(call: Post, engine: FakeEngine):
+    call("/v1/completions", {"prompt": "a", "user": "alice", "n": 2})
+    call("/v1/chat/completions", {"messages": MESSAGES})
+    assert [request.tenant for request in engine.requests] == ["alice", "alice", ""]
+
+
 def test_chat_prompt_is_rendered_with_the_assistant_turn_open(call: Post, engine: FakeEngine):
     call("/v1/chat/completions", {"messages": MESSAGES})
     assert engine.requests[0].tokens == (256, *b"user\nhi", 257, 256, *b"assistant\n")

@@ -3,7 +3,9 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.conftest import Post
-from tests.serve.fakes import FakeEngine
+from tests.serve.fakes import FakeEngine, FakeStats
+from weft.engine.speculation.counters import SpeculationStats
+from weft.sched.stats import SnapshotCounters, TierCounters, TierStats
 from weft.serve.metrics import RateMeter, ServerMetrics
 from weft.spec.request import FinishReason
 
@@ -63,6 +65,38 @@ def test_a_scrape_reads_the_engine(call: Post, engine: FakeEngine):
     assert values["weft_request_success_total:stop"] == 2
     assert values["weft_generation_tokens_total"] == 10
     assert values["weft_request_generation_tokens_count"] == 2
+
+
+def test_tiers_and_snapshots_are_shown_where_there_are_some():
+    stats = FakeStats()
+    metrics = ServerMetrics("tiny")
+    assert not [name for name in samples(metrics.render(stats).decode()) if "tier" in name]
+    moved = TierCounters(10, 4, 3, 7, num_host_hit_tokens=64, num_disk_hit_tokens=48, num_lost=2)
+    stats.scheduler.tiers = TierStats(8, 6, 0, 0, moved)
+    stats.scheduler.snapshots = SnapshotCounters(num_saved=5, num_restored=3)
+    values = samples(metrics.render(stats).decode())
+    assert values["weft_host_tier_usage_perc"] == 0.75
+    assert values["weft_disk_tier_usage_perc"] == 0.0
+    kinds = ("stored", "spilled", "fetched", "loaded")
+    assert [values[f"weft_tier_{kind}_blocks_total"] for kind in kinds] == [10, 4, 3, 7]
+    assert values["weft_tier_host_hit_tokens_total"] == 64
+    assert values["weft_tier_disk_hit_tokens_total"] == 48
+    assert values["weft_tier_lost_total"] == 2
+    assert values["weft_state_snapshots_saved_total"] == 5
+    assert values["weft_state_snapshots_restored_total"] == 3
+
+
+def test_speculation_has_counters_where_there_is_any():
+    metrics = ServerMetrics("tiny")
+    stats = FakeStats()
+    assert not any("spec_decode" in name for name in samples(metrics.render(stats).decode()))
+    stats.speculation = SpeculationStats(3, 9, 4, (3, 1))
+    text = metrics.render(stats).decode()
+    values = samples(text)
+    names = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
+    assert [values[f"weft_spec_decode_{name}_total"] for name in names] == [3, 9, 4]
+    per_position = 'num_accepted_tokens_per_pos_total{model_name="tiny",position="1"} 1.0'
+    assert f"weft_spec_decode_{per_position}" in text
 
 
 def test_two_applications_in_one_process_do_not_share_numbers():

@@ -200,9 +200,16 @@ def test_a_thinking_model_thinks_first(build_app, engine):
         (HERMES, {"tool_choice": {"type": "x"}, "tools": [tool("add")]}, "tool_choice"),
         (HERMES, {"tool_choice": "required", "tools": [tool("add")], "guided_regex": "a"},
          "tool_choice"),
-        (TurnFormat(tools="deepseek"), {"tool_choice": "required", "tools": [tool("add")]},
-         "tool_choice"),
-        (TurnFormat(tools="qwen_xml"), {"tools": [tool("add", strict=True)]}, "tools"),
+        (TurnFormat(tools="deepseek"), {"tool_choice": "required", "tools": [tool("a b")]},
+         "tools"),
+        (TurnFormat(tools="qwen_xml"), {"tool_choice": "required", "tools": [
+            tool("f", parameters={"type": "object", "minProperties": 1})]}, "tools"),
+        (TurnFormat(tools="qwen_xml"), {"tool_choice": "required", "tools": [
+            tool("f", parameters={"type": "object", "properties": {"a>": {}}})]}, "tools"),
+        (TurnFormat(tools="qwen_xml"), {"tool_choice": "required", "tools": [
+            tool("f", parameters={"type": "object", "required": ["a"]})]}, "tools"),
+        (TurnFormat(tools="qwen_xml"), {"tool_choice": "required", "tools": [tool("f", parameters={
+            "type": "object", "properties": {"a": {"type": "string", "pattern": "a"}}})]}, "tools"),
         (TurnFormat(tools="llama"), {"tools": [tool("add", strict=True)]}, "tools"),
     ],
 )  # fmt: skip

@@ -34,6 +34,7 @@ from weft.data.permutation import derive_seed
 from weft.data.tasks.catalog import open_task
 from weft.data.tasks.task import Problem, Task, cycle
 from weft.engine.llm import LLM
+from weft.engine.sleep import KV_CACHE
 from weft.models.decoder import Decoder
 from weft.text.render import Renderer
 from weft.text.tokenizer import Tokenizer
@@ -177,6 +178,7 @@ class _Run:
         """Draw one rollout, learn from it, and make the engine forget the old weights' prefixes."""
         config, state = self.config, self.state
         start_s = time.perf_counter()
+        self.llm.wake()
         rollout = roll_out(
             self.llm,
             self.renderer,
@@ -186,6 +188,9 @@ class _Run:
             group_size=config.group_size,
             seed=derive_seed(config.seed, "rollout", state.step),
         )
+        if config.free_cache_while_training:
+            # Not the weights: they are the very tensors that are trained.
+            self.llm.sleep([KV_CACHE])
         rollout_s = time.perf_counter() - start_s
         selection = select(rollout.groups, self.choices.advantage)
         self.optimizers.set_lr_factor(config.schedule.factor_at(state.step, self._progress))

@@ -44,6 +44,8 @@ class GRPOConfig:
         seed: Decides the questions and every drawn token.
         deterministic: Refuse operations whose result varies from run to run.
         num_threads: CPU threads of torch; none leaves them as they are.
+        free_cache_while_training: Let the engine's KV cache sleep while the weights are trained, so
+            that both need not fit into memory together.
         checkpoint_interval_s: Seconds between checkpoints; one is always written at the end.
         keep_checkpoints: How many checkpoints to keep.
         sample_interval_s: Seconds between two printed answers; none prints none.
@@ -71,6 +73,7 @@ class GRPOConfig:
     seed: int = 0
     deterministic: bool = False
     num_threads: int | None = None
+    free_cache_while_training: bool = False
     checkpoint_interval_s: float | None = 60.0
     keep_checkpoints: int = 2
     sample_interval_s: float | None = 30.0

@@ -69,7 +69,7 @@ def load_model(
     spec = load_spec(folder, mtp=mtp)
     files = TensorFiles(folder, key_map(spec).aliases)
     key_parts = list(parts(rules(spec)))
-    model = Decoder(spec, device="meta", dtype=dtype or _stored_dtype(files, key_parts))
+    model = Decoder(spec, device="meta", dtype=dtype or stored_dtype(files, key_parts))
     materialise(model, device)
     _fill(model, files, key_parts)
     return model
@@ -144,22 +144,30 @@ def load_hf_tensors(model: Decoder, tensors: dict[str, Tensor]) -> None:
 
 
 def _fill(model: Decoder, files: TensorFiles, key_parts: list[Part]) -> LoadReport:
-    ignored = key_map(model.spec).ignored
-    if model.spec.tie_embeddings:  # a tied head may be stored once more
-        ignored = (*ignored, "lm_head.weight")
-    _check_quantisation(files)
-    return fill(model.state_dict(), key_parts, files, ignored)
+    check_quantisation(files)
+    return fill(model.state_dict(), key_parts, files, ignored_names(model.spec))
 
 
-def _stored_dtype(files: TensorFiles, key_parts: list[Part]) -> torch.dtype:
-    """The type of the first tensor that is not packed."""
+def ignored_names(spec: ModelSpec) -> tuple[str, ...]:
+    """Return patterns of names that the files of a model may have and nobody needs."""
+    ignored = key_map(spec).ignored
+    # A tied head may be stored once more.
+    return (*ignored, "lm_head.weight") if spec.tie_embeddings else ignored
+
+
+def stored_dtype(files: TensorFiles, key_parts: list[Part]) -> torch.dtype:
+    """Return the type of the first tensor that is not packed."""
     names = [part.theirs for part in key_parts if find_form(part.theirs, files.entries) is None]
     found = next((files.entries[name].dtype for name in names if name in files.entries), None)
     return torch.float32 if found is None else found
 
 
-def _check_quantisation(files: TensorFiles) -> None:
-    """Refuse a packed format by its name rather than by the tensors it lacks."""
+def check_quantisation(files: TensorFiles) -> None:
+    """Refuse a packed format by its name rather than by the tensors it lacks.
+
+    Raises:
+        CheckpointError: a format that cannot be read.
+    """
     config: dict[str, Any] = (
         read_json(files.folder / "config.json").get("quantization_config") or {}
     )

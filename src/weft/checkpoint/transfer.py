@@ -27,6 +27,10 @@ CHUNK_BYTES = 32 * 2**20
 MAX_READERS = 4
 
 
+class BrokenLoadError(CheckpointError):
+    """Reading failed after tensors had been written: some are new, some are not."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What one load did.
@@ -58,6 +62,7 @@ def fill(
     Raises:
         CheckpointError: missing, surplus, truncated or misshapen tensors, by name. Missing and
             surplus ones are found before anything is written.
+        BrokenLoadError: what was found out only while tensors were being written.
     """
     start_s = time.perf_counter()
     _check_covered(ours, parts)
@@ -67,13 +72,16 @@ def fill(
         for theirs, form in forms.items()
         for name in (form.names(theirs) if form is not None else (theirs,))
     }
-    _check_names(files, needed, ignored)
+    check_names(files, needed, ignored)
     jobs = [job for part in parts for job in _jobs(ours, part, forms[part.theirs], files)]
     jobs.sort(key=lambda job: (job.entry.path, job.entry.start + job.skip))
     num_readers = max(1, min(MAX_READERS, os.cpu_count() or 1))
     with ThreadPoolExecutor(num_readers, thread_name_prefix="weights") as pool:
-        for _ in pool.map(_run, jobs):
-            pass
+        try:
+            for _ in pool.map(_run, jobs):
+                pass
+        except CheckpointError as error:
+            raise BrokenLoadError(error.message, fix=error.fix) from error
     entries = [files.entries[name] for name in needed]
     return LoadReport(
         num_tensors=len(entries),
@@ -172,7 +180,12 @@ def _check_covered(ours: Mapping[str, Tensor], parts: list[Part]) -> None:
     assert not wrong, f"the key map does not fill {wrong}"
 
 
-def _check_names(files: TensorFiles, needed: set[str], ignored: tuple[str, ...]) -> None:
+def check_names(files: TensorFiles, needed: set[str], ignored: tuple[str, ...]) -> None:
+    """Refuse files that lack a tensor, or have one that is neither needed nor ignored.
+
+    Raises:
+        CheckpointError: the first such tensor.
+    """
     missing = sorted(needed - files.names)
     surplus = sorted(
         name

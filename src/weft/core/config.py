@@ -235,7 +235,7 @@ def _build(cls: type, base: Any, mapping: Mapping[str, Any], *, prefix: str, sou
     values: dict[str, Any] = {}
     for name, field in known.items():
         key = prefix + name
-        nested = _dataclass_of(hints[name])
+        nested = _dataclass_of(hints[name], mapping.get(name))
         if name not in mapping:
             if base is not None:
                 values[name] = getattr(base, name)
@@ -243,6 +243,7 @@ def _build(cls: type, base: Any, mapping: Mapping[str, Any], *, prefix: str, sou
                 raise ConfigError(f"{key} is missing{where}", fix=f"set {key}")
         elif nested is not None and isinstance(mapping[name], Mapping):
             current = getattr(base, name) if base is not None else None
+            current = current if isinstance(current, nested) else None
             values[name] = _build(nested, current, mapping[name], prefix=key + ".", source=source)
         else:
             values[name] = _coerce(mapping[name], hints[name], key, where)
@@ -253,11 +254,14 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _dataclass_of(annotation: Any) -> type | None:
-    for option in _options(annotation):
-        if dataclasses.is_dataclass(option):
-            return typing.cast(type, option)
-    return None
+def _dataclass_of(annotation: Any, given: Any) -> type | None:
+    """Return a section's class: where there are several, the first that has all keys given."""
+    sections = [o for o in _options(annotation) if dataclasses.is_dataclass(o)]
+    keys = set(given) if isinstance(given, Mapping) else set()
+    for section in sections:
+        if keys <= {field.name for field in dataclasses.fields(section)}:
+            return typing.cast(type, section)
+    return typing.cast(type, sections[0]) if sections else None
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:

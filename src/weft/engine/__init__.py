@@ -8,20 +8,35 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ====================  ========================================================================
 ``config.py``         ``EngineConfig`` and the memory arithmetic behind the number of KV blocks
 ``llm.py``            ``LLM``: load, generate, chat, stream, score; binds a live module, no copy
+``weights.py``        changes of the weights: named tensors in place, reloads, versions
+``sleep.py``          lets go of the memory of weights and cache, and takes it back
+``pause.py``          ``Gate``: whether steps are computed and requests taken; the ways to pause
+``beam.py``           beam search: hypotheses are forks of live requests
+``contrastive.py``    contrastive search, beside the engine on a cache of its own
+``bandwidth.py``      how much of the memory's bandwidth decoding uses
 ``score.py``          log-probabilities of given tokens through the packed training path
 ``prompt_logprobs``   the same of prompts, in the very steps that compute them
 ``async_engine.py``   ``AsyncEngine``: a worker thread for servers; health, drain, close
 ``async_embedder``    ``AsyncEmbedder``: an encoder behind a thread; texts of many in one batch
 ``delivery.py``       from the worker to coroutines: mailboxes and ``DeltaStream``
 ``core.py``           ``EngineCore``: scheduler, runner, cache and text of one engine
+``features.py``       which features do not go together; asked once, when an engine is built
 ``runner.py``         ``ModelRunner``: plan to tokens; failures stay with their request
+``forward.py``        a step's items to hidden states, in one forward pass or several
 ``batch.py``          plan to tensors, without a loop over tokens
-``states.py``         which slot of the recurrent states each running sequence has
+``draw.py``           hidden states to tokens; guesses that hold give several in one step
+``trees.py``          the shape of a draft; ``step_view.py`` what a step tells who guesses next
+``graphs.py``         decode steps replayed from recordings, by number of rows
+``states.py``         which slot of the recurrent states each running sequence has, and snapshots
+``tiers.py``          moves blocks between device, host memory and disk (``disk.py``: one file)
 ``table.py``          sampling state of every live sequence, as rows of one array
+``adapters/``         low-rank adapters, row by row in one step: loading, paging, hooks
 ``grammar/``          structured output: which tokens a grammar lets a sequence draw
 ``sampling/``         the sampling chain, counter-based draws, log-probabilities
+``speculation/``      guesses at several tokens, verified in one step
 ``stream.py``         tokens of one request to text: whole characters, stop texts held back
 ``outputs.py``        ``Delta``, ``Completion``, ``Usage``
+``parallel/``         one engine on several processes: ranks share layers, or have some each
 ``stats.py``          counters and latency histograms on the engine's clock
 ====================  ========================================================================
 

@@ -14,21 +14,30 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from weft.checkpoint.hf import load_model
-from weft.core.errors import ResourceError
+from weft.adapt.adapter import Adapter
+from weft.checkpoint.transfer import LoadReport
+from weft.core.errors import ResourceError, WeftError
+from weft.engine.adapters.engine import AdapterSource
+from weft.engine.adapters.store import AdapterInfo
+from weft.engine.beam import BeamParams, BeamResult, BeamSearches
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.engine.delivery import DeltaStream, Mailbox, Post
 from weft.engine.grammar.state import GrammarState
 from weft.engine.outputs import Delta, Usage
+from weft.engine.parallel.ranks import Ranks
+from weft.engine.parallel.start import load_ranks, with_tensor_parallel
+from weft.engine.pause import PauseMode, pause, resume
+from weft.engine.sleep import TAGS, Level, SleepReport
 from weft.engine.stats import EngineStats
+from weft.engine.weights import LoadFormat, NamedTensors, UpdateReport, open_weights
 from weft.models.decoder import Decoder
 from weft.sched.loop import Clock
 from weft.spec.request import FinishReason, Request
@@ -49,6 +58,7 @@ class AsyncEngine:
         tokenizer: For text and stop texts.
         config: Sizes and limits.
         clock: Where times come from; tests pass their own.
+        ranks: The other processes that have a part of ``model`` (``weft.engine.parallel``).
     """
 
     def __init__(
@@ -58,10 +68,12 @@ class AsyncEngine:
         config: EngineConfig | None = None,
         *,
         clock: Clock | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.core = EngineCore(model, tokenizer, config, clock=clock)
+        self.core = EngineCore(model, tokenizer, config, clock=clock, ranks=ranks)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailboxes: dict[str, Mailbox] = {}
+        self._searches = BeamSearches(self.core)
         self._closing = False
         self._draining = False
         # Guards the moment after which nobody reads the inbox any more.
@@ -80,11 +92,23 @@ class AsyncEngine:
         config: EngineConfig | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
+        load_format: LoadFormat = "auto",
+        tensor_parallel: int | None = None,
     ) -> AsyncEngine:
-        """Load a Hugging Face folder and start serving it."""
+        """Load a Hugging Face folder and start serving it; "dummy" draws random weights.
+
+        ``tensor_parallel`` processes share every layer (``EngineConfig.parallel``).
+        """
         path = Path(path)
         tokenizer = Tokenizer.load(path)
-        return cls(load_model(path, dtype=dtype, device=device), tokenizer, config)
+        config = with_tensor_parallel(config, tensor_parallel)
+        if config.parallel.num_ranks > 1 and load_format == "auto":
+            loaded = load_ranks(path, config, dtype=dtype, device=device)
+            return cls(loaded.model, tokenizer, loaded.config, ranks=loaded.ranks)
+        model, source = open_weights(path, load_format=load_format, dtype=dtype, device=device)
+        engine = cls(model, tokenizer, config)
+        engine.core.weights.source = source
+        return engine
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -133,25 +157,123 @@ class AsyncEngine:
         """End a request before its next step; callable from any thread, idempotent."""
         self._inbox.put(lambda: self._abort(request_id, reason))
 
+    async def beam_search(self, prompt: Sequence[int], params: BeamParams) -> list[BeamResult]:
+        """Return the likeliest continuations of a prompt, best first (``weft.engine.beam``).
+
+        Raises:
+            ConfigError, ContextLengthError, QueueFullError, RequestError: it is refused.
+            ResourceError: the engine is ending or asleep, or a hypothesis could not be computed.
+        """
+        self._refuse_if_ending()
+        answer: Future[list[BeamResult]] = Future()
+        answer.set_running_or_notify_cancel()
+
+        def done(found: list[BeamResult] | WeftError) -> None:
+            if isinstance(found, WeftError):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        started = self._ask(lambda: self._searches.start(prompt, params, done))
+        try:
+            await asyncio.wrap_future(started)
+            return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError:
+            self._inbox.put(lambda: started.result()() if started.done() else None)
+            raise
+
     async def bump_weight_version(self) -> int:
         """Say that the weights have changed in place; return the new version."""
         return await self.run_between_steps(self.core.bump_weight_version)
 
+    async def pause(self, mode: PauseMode = "abort") -> None:
+        """Compute no further steps; new requests wait (``weft.engine.pause``)."""
+        await self.run_between_steps(lambda: pause(self.core, mode))
+
+    async def resume(self) -> None:
+        """Compute again."""
+        await self.run_between_steps(lambda: resume(self.core))
+
+    async def sleep(self, tags: Iterable[str] = TAGS, *, level: Level = 1) -> SleepReport:
+        """Let go of memory; new requests are refused (``weft.engine.sleep``)."""
+        return await self.run_between_steps(lambda: self.core.sleeper.sleep(tags, level=level))
+
+    async def wake(self, tags: Iterable[str] = TAGS) -> SleepReport:
+        """Take back memory that was let go."""
+        return await self.run_between_steps(lambda: self.core.sleeper.wake(tags))
+
+    async def update_weights(
+        self, tensors: NamedTensors, *, version: int | None = None, partial: bool = False
+    ) -> UpdateReport:
+        """Replace weights by named tensors (``EngineWeights.update``)."""
+        return await self.run_between_steps(
+            lambda: self.core.weights.update(tensors, version=version, partial=partial)
+        )
+
+    async def reload_weights(
+        self, folder: str | Path | None = None, *, version: int | None = None
+    ) -> LoadReport:
+        """Load the weights again, in place (``EngineWeights.reload``)."""
+        return await self.run_between_steps(
+            lambda: self.core.weights.reload(folder, version=version)
+        )
+
+    async def abort_prefix(self, prefix: str) -> int:
+        """End all requests whose id begins so; return how many there were."""
+
+        def abort() -> int:
+            ids = [request_id for request_id in self._mailboxes if request_id.startswith(prefix)]
+            for request_id in ids:
+                self._abort(request_id, FinishReason.ABORT)
+            return len(ids)
+
+        return await self.run_between_steps(abort)
+
+    async def flush_prefixes(self) -> None:
+        """Forget all cached prefixes."""
+        await self.run_between_steps(self.core.flush_prefixes)
+
+    async def load_adapter(
+        self, name: str, source: AdapterSource, *, replace: bool = False
+    ) -> AdapterInfo:
+        """Load an adapter while requests run; files are read beside the steps.
+
+        Raises:
+            ConfigError, InputFileError, UnsupportedError, CheckpointError: it cannot be used.
+        """
+        adapters = self.core.adapters
+        read = source
+        if not isinstance(source, Adapter) and adapters.enabled:
+            read = await asyncio.to_thread(adapters.read, source)
+        folder = "" if isinstance(source, Adapter) else str(source)
+        return await self.run_between_steps(
+            lambda: adapters.load(name, read, folder=folder, replace=replace)
+        )
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter's name away; requests under way finish with it."""
+        await self.run_between_steps(lambda: self.core.adapters.unload(name))
+
+    @property
+    def adapters(self) -> Sequence[AdapterInfo]:
+        """The adapters that are loaded, by name; safe to use from any thread."""
+        return self.core.adapters.list()
+
     async def stats(self) -> EngineStats:
         """Return a snapshot taken between two steps."""
-        return await self.run_between_steps(self.core.stats)
+        return await asyncio.wrap_future(self._ask(self.core.stats))
 
     async def run_between_steps(self, call: Callable[[], ResultT]) -> ResultT:
         """Run ``call`` in the worker while no step is running, such as to update weights."""
-        return await asyncio.wrap_future(self._ask(call))
+        return await asyncio.wrap_future(self._ask(lambda: self._between_steps(call)))
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and wait for the others; True when none is left."""
         self._draining = True
         end_s = time.monotonic() + timeout_s
-        while self._mailboxes and time.monotonic() < end_s:
+        while self.num_unfinished and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
-        return not self._mailboxes
+        return not self.num_unfinished
 
     async def close(self, timeout_s: float = 10.0) -> None:
         """Abort what is left and end the thread; idempotent."""
@@ -162,6 +284,7 @@ class AsyncEngine:
         self._draining = self._closing = True
         self._inbox.put(lambda: None)  # wakes an idle worker
         self._thread.join(timeout_s)
+        self.core.close()
 
     @property
     def healthy(self) -> bool:
@@ -171,7 +294,23 @@ class AsyncEngine:
             self._thread.is_alive()
             and silent_s < self.core.config.stall_timeout_s
             and self.core.num_failed_in_a_row < _MAX_FAILED_STEPS
+            and self.core.broken is None
         )
+
+    @property
+    def state(self) -> str:
+        """One word: "running", "paused", "asleep" or "torn" (``weft.engine.pause``)."""
+        return self.core.gate.state
+
+    @property
+    def asleep(self) -> frozenset[str]:
+        """Tags of the memory that was let go (``weft.engine.sleep``)."""
+        return self.core.gate.asleep
+
+    @property
+    def weight_version(self) -> int:
+        """Version of the weights that draw the next token."""
+        return self.core.weight_version
 
     @property
     def draining(self) -> bool:
@@ -180,13 +319,13 @@ class AsyncEngine:
 
     @property
     def num_unfinished(self) -> int:
-        """Requests that wait or run."""
-        return len(self._mailboxes)
+        """Requests that wait or run; a beam search is one."""
+        return len(self._mailboxes) + len(self._searches)
 
     @property
     def failure(self) -> BaseException | None:
         """What killed the worker, or else what the latest failed step raised."""
-        return self._failure or self.core.last_failure
+        return self._failure or self.core.broken or self.core.last_failure
 
     # What the worker runs.
 
@@ -196,7 +335,7 @@ class AsyncEngine:
                 self._heartbeat_s = time.monotonic()
                 self._obey()
                 if self.core.has_work and not self._closing:
-                    self._deliver(self.core.step())
+                    self._deliver(self._searches.take(self.core.step()))
         except BaseException as error:
             self._failure = error
         finally:
@@ -211,6 +350,10 @@ class AsyncEngine:
                 command = self._inbox.get_nowait()
         except queue.Empty:
             return
+
+    def _between_steps(self, call: Callable[[], ResultT]) -> ResultT:
+        self.core.drain()
+        return call()
 
     def _accept(self, request: Request, mailbox: Mailbox, grammar: GrammarState | None) -> None:
         self._refuse_if_ending()
@@ -243,6 +386,7 @@ class AsyncEngine:
             self._ended = self._draining = True
         while not self._inbox.empty():
             self._inbox.get_nowait()()
+        self._searches.fail_all(ResourceError("the engine has ended"))
         if self._failure is None:
             for request_id in list(self._mailboxes):
                 self._abort(request_id, FinishReason.ABORT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,16 +11,29 @@ import torch
 from weft.core.console import format_bytes, format_count
 from weft.core.environment import total_memory_bytes
 from weft.core.errors import ConfigError, ResourceError
+from weft.engine.adapters.config import AdapterConfig
+from weft.engine.parallel.config import ParallelConfig
+from weft.engine.speculation.config import SpeculationConfig
 from weft.models.decoder import Decoder
 from weft.nn.kv_cache import bytes_per_block, bytes_per_sequence
+from weft.nn.long_context.policy import LongContext, SinkWindow, cache_spec, check_policy
+from weft.sched.budget import StepTime
 from weft.sched.config import SchedulerConfig
+from weft.sched.policy import PolicyName
 from weft.sched.sizing import num_ring_blocks
+from weft.sched.snapshots import SnapshotConfig
+from weft.sched.tier_policy import TierConfig
 from weft.spec import ModelSpec
 
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+}
+_CODES = {
+    "int8": torch.int8,
+    "float8_e4m3": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
 }
 # Part of the memory the KV cache may take when nobody says how large it is to be.
 _CPU_SHARE = 0.25
@@ -41,39 +55,69 @@ class EngineConfig:
         kv_tokens: Positions the KV cache holds.
         num_blocks: Blocks of the KV cache.
         block_size: Positions per block.
-        kv_dtype: Type of keys and values; "auto" is the model's.
+        kv_dtype: Type of keys and values; "auto" is the model's. "int8", "float8_e4m3" and
+            "float8_e5m2" keep codes with a float32 factor per token and head (per token for
+            latents, whose rotated part and recurrent states keep the model's type).
         max_context: Most tokens of one sequence; none is the model's context length.
         max_num_sequences: Most sequences computed at the same time.
         max_tokens_per_step: Token budget of one step; long prompts are cut into chunks to fit.
         long_prefill_threshold: Most prompt tokens of one sequence in one step; none is the budget.
         max_waiting: Requests that may wait; one more is refused (HTTP 429).
+        policy: Who is admitted next: "priority" (then by arrival), "fcfs", "longest_prefix",
+            "shortest_remaining" or "fair_share" (among tenants).
+        tpot_target_s: Seconds from one output token to the next that chunks of prompts must not
+            spoil; they are cut to fit. None uses the whole budget.
+        step_time: What a step takes, for ``tpot_target_s``; none measures a few when the engine is
+            built.
         enable_prefix_cache: Reuse the keys and values of equal prefixes. A model with recurrent
-            states never does, as a state belongs to the last position only. Without it, a model
-            whose layers all have a window keeps no more than the window of a sequence.
+            states does so up to the last snapshot of them. Without it, a model whose layers all
+            have a window keeps no more than the window of a sequence.
+        tiers: Host memory and disk for prefixes the KV cache has no room for; none has neither.
+        snapshots: Copies of recurrent states, which the prefix cache of models with states needs.
         seed: Where the seeds of requests without one come from; none asks the system.
-        deterministic: A token's numbers are the same to the bit however it was scheduled, and those
-            of the training path: float32 on a CPU with the C kernels. Steps of a few tokens are
-            padded for it, so a single sequence decodes slower. Recurrent states are summed in
-            another order when a prompt is cut elsewhere, latent attention takes the cheaper of two
-            forms for each chunk, and soft-capped, sunk or biased scores have no C kernel: there it
-            holds up to rounding.
+        deterministic: A token's numbers are the same to the bit however it was scheduled: beside
+            others, in chunks, behind a cached prefix, after a preemption, as a guess; with plain
+            attention also those of the training path. float32 on a CPU with the C kernels. Steps of
+            a few tokens are padded for it, so a single sequence decodes slower. Where attention has
+            no C kernel (latents; soft-capped, sunk or biased scores) it goes token by token, and
+            models with recurrent layers take a forward pass per token.
+        long_context: Keep only part of long sequences: ``SinkWindow`` (first tokens and a window)
+            or ``HeavyHitter`` (what each head attends to most). Needs ``enable_prefix_cache`` off.
+        overlap_depth: Steps that are computed while the next one is scheduled: 0 or 1. The tokens
+            are the same.
         stall_timeout_s: A step that takes longer makes the engine unhealthy.
+        parallel: Processes that compute every step together.
+        adapters: Room for low-rank adapters that requests can name; none takes no adapters.
+        speculation: Guess several tokens and verify them in one step; none draws one at a time.
     """
 
     kv_memory_bytes: int | None = None
     kv_tokens: int | None = None
     num_blocks: int | None = None
     block_size: int = 16
-    kv_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    kv_dtype: Literal[
+        "auto", "float32", "bfloat16", "float16", "int8", "float8_e4m3", "float8_e5m2"
+    ] = "auto"
     max_context: int | None = None
     max_num_sequences: int = 256
     max_tokens_per_step: int = 2048
     long_prefill_threshold: int | None = None
     max_waiting: int = 1024
+    policy: PolicyName = "priority"
+    tpot_target_s: float | None = None
+    step_time: StepTime | None = None
     enable_prefix_cache: bool = True
+    tiers: TierConfig | None = None
+    snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
     seed: int | None = None
     deterministic: bool = False
+    long_context: LongContext | None = None
+    overlap_depth: Literal[0, 1] = 0
+    cuda_graphs: bool = False
     stall_timeout_s: float = 120.0
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    adapters: AdapterConfig | None = None
+    speculation: SpeculationConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -87,17 +131,36 @@ class EngineConfig:
         for name, value in {**sizes, "block_size": self.block_size}.items():
             if value < 1:
                 raise ConfigError(f"{name} is {value}", fix=f"{name} must be at least 1")
+        if self.kv_dtype not in ("auto", *_DTYPES, *_CODES):
+            raise ConfigError(
+                f"kv_dtype is {self.kv_dtype!r}",
+                fix=f"choose one of auto, {', '.join((*_DTYPES, *_CODES))}",
+            )
+        if self.tpot_target_s is not None and self.tpot_target_s <= 0.0:
+            raise ConfigError(f"tpot_target_s is {self.tpot_target_s}", fix="use a time above 0")
+        if self.overlap_depth not in (0, 1):
+            raise ConfigError(f"overlap_depth is {self.overlap_depth}", fix="set it to 0 or 1")
 
     def cache_dtype(self, model_dtype: torch.dtype) -> torch.dtype:
-        """Return the element type of keys and values."""
-        return model_dtype if self.kv_dtype == "auto" else _DTYPES[self.kv_dtype]
+        """Return the element type of what the cache does not quantize."""
+        return _DTYPES.get(self.kv_dtype, model_dtype)
+
+    @property
+    def cache_codes(self) -> torch.dtype | None:
+        """Type that keys and values are quantized to, none where they are not."""
+        return _CODES.get(self.kv_dtype)
 
     def context_length(self, spec: ModelSpec) -> int:
         """Return the most tokens of one sequence.
 
         Raises:
             ConfigError: ``max_context`` is beyond what the model is meant for.
+            UnsupportedError: ``long_context`` does not fit the model.
         """
+        if self.long_context is not None:
+            max_context = self.max_context or spec.context_length
+            check_policy(self.long_context, spec, max_context)
+            return max_context
         if self.max_context is None:
             return spec.context_length
         if self.max_context > spec.context_length:
@@ -117,24 +180,53 @@ class EngineConfig:
             max_tokens_per_step=self.max_tokens_per_step,
             long_prefill_threshold=self.long_prefill_threshold,
             max_waiting=self.max_waiting,
-            enable_prefix_cache=self.caches_prefixes(spec),
-            window=spec.window,
+            policy=self.policy,
+            enable_prefix_cache=(
+                self.caches_prefixes(spec) and bool(memory.num_snapshots or not spec.has_states)
+            ),
+            tiers=self.tiers,
+            block_bytes=memory.block_bytes,
+            snapshots=self.scheduled_snapshots(memory.num_snapshots),
+            window=self.cache_spec(spec).window,
+            enable_forks=not self.cache_spec(spec).has_states,
+            num_sinks=self.num_sinks,
+            max_draft=0 if self.speculation is None else self.speculation.max_draft,
             seed=self.seed,
         )
 
+    def cache_spec(self, spec: ModelSpec) -> ModelSpec:
+        """Return the model as its cache sees it: windows and states are those that are kept."""
+        return cache_spec(self.long_context, spec)
+
+    @property
+    def num_sinks(self) -> int:
+        """First tokens that are kept beside a window."""
+        policy = self.long_context
+        return policy.num_sinks if isinstance(policy, SinkWindow) else 0
+
     def caches_prefixes(self, spec: ModelSpec) -> bool:
         """Return whether keys and values of equal prefixes are reused."""
-        return self.enable_prefix_cache and not spec.has_states
+        return self.enable_prefix_cache and not (spec.has_states and self.snapshots.num_slots == 0)
+
+    def scheduled_snapshots(self, num_slots: int) -> SnapshotConfig | None:
+        """Return the snapshots with so many slots, whole blocks apart; none without slots."""
+        if num_slots == 0:
+            return None
+        num_blocks = -(-self.snapshots.interval_tokens // self.block_size)
+        return SnapshotConfig(interval_tokens=num_blocks * self.block_size, num_slots=num_slots)
 
     def blocks_per_sequence(self, spec: ModelSpec) -> int:
         """Return the blocks of a full context, or of the windows where all layers have one."""
         num_blocks = -(-self.context_length(spec) // self.block_size)
-        if spec.window is None or self.caches_prefixes(spec):
+        window = self.cache_spec(spec).window
+        if window is None or self.caches_prefixes(spec):
             return num_blocks
         chunk = min(
             self.max_tokens_per_step, self.long_prefill_threshold or self.max_tokens_per_step
         )
-        return min(num_blocks, num_ring_blocks(spec.window, chunk, self.block_size))
+        num_sink_blocks = -(-self.num_sinks // self.block_size)
+        num_kept = num_sink_blocks + num_ring_blocks(window, chunk, self.block_size)
+        return min(num_blocks, num_kept)
 
 
 @dataclass(frozen=True)
@@ -145,11 +237,14 @@ class MemoryPlan:
         weight_bytes: Parameters of the model.
         num_blocks: Blocks of the KV cache.
         block_size: Positions per block.
-        block_bytes: Keys and values of one block over all layers.
+        block_bytes: Keys and values of one block over all layers, a drafting network's included.
         max_context: Most tokens of one sequence.
         reason: What decided the number of blocks.
         num_sequences: Most sequences computed at the same time.
         state_bytes: Recurrent states of one sequence over all layers.
+        kv_type: What keys and values are quantized to; none where they are not.
+        num_snapshots: Copies of recurrent states for the prefix cache.
+        tiers: Host memory and disk below the KV cache.
     """
 
     weight_bytes: int
@@ -160,6 +255,9 @@ class MemoryPlan:
     reason: str
     num_sequences: int
     state_bytes: int = 0
+    kv_type: str | None = None
+    num_snapshots: int = 0
+    tiers: TierConfig | None = None
 
     @property
     def kv_bytes(self) -> int:
@@ -173,41 +271,59 @@ class MemoryPlan:
 
     @property
     def num_state_slots(self) -> int:
-        """Slots of recurrent states, one of them for scratch; none where there are no states."""
-        return self.num_sequences + 1 if self.state_bytes else 0
+        """Slots of recurrent states: of sequences, one for scratch, of snapshots."""
+        return self.num_sequences + 1 + self.num_snapshots if self.state_bytes else 0
 
     @property
     def text(self) -> str:
         """The arithmetic in a few lines."""
         per_token = self.block_bytes // self.block_size
         contexts = self.kv_tokens / self.max_context
+        stored = f", {self.kv_type} with float32 factors" if self.kv_type else ""
         text = (
             f"weights   {format_bytes(self.weight_bytes)}\n"
             f"KV cache  {format_bytes(self.kv_bytes)} = {self.num_blocks} blocks x "
-            f"{self.block_size} tokens x {per_token} bytes per token ({self.reason})\n"
+            f"{self.block_size} tokens x {per_token} bytes per token{stored} ({self.reason})\n"
             f"          {format_count(self.kv_tokens)} tokens, "
             f"{contexts:.1f} sequences of {self.max_context} tokens"
         )
-        if not self.state_bytes:
-            return text
-        total = format_bytes(self.num_state_slots * self.state_bytes)
-        return (
-            f"{text}\nstates    {total} = ({self.num_sequences} sequences + 1) x "
-            f"{self.state_bytes} bytes; no prefix cache, as a state has one position only"
-        )
+        return "\n".join((text, *self._state_lines(), *self._tier_lines()))
+
+    def _state_lines(self) -> Iterator[str]:
+        if self.state_bytes:
+            total = format_bytes(self.num_state_slots * self.state_bytes)
+            copies = f"{self.num_snapshots} snapshots + " if self.num_snapshots else ""
+            cache = "" if self.num_snapshots else "; no prefix cache without snapshots"
+            yield (
+                f"states    {total} = ({self.num_sequences} sequences + {copies}1) x "
+                f"{self.state_bytes} bytes{cache}"
+            )
+
+    def _tier_lines(self) -> Iterator[str]:
+        if self.tiers is not None and self.block_bytes:
+            for name, size in (("host", self.tiers.host_bytes), ("disk", self.tiers.disk_bytes)):
+                num_tokens = size // self.block_bytes * self.block_size
+                yield f"{name} tier {format_bytes(size)}, {format_count(num_tokens)} tokens"
 
 
-def plan_memory(config: EngineConfig, model: Decoder) -> MemoryPlan:
+def plan_memory(config: EngineConfig, model: Decoder, *, draft_block_bytes: int = 0) -> MemoryPlan:
     """Return how many KV blocks the engine gets and why.
+
+    Args:
+        config: What is asked for.
+        model: The target.
+        draft_block_bytes: What a drafting network keeps of a block, beside the target.
 
     Raises:
         ResourceError: the memory given does not hold a single block, or a single state.
     """
-    spec, dtype = model.spec, config.cache_dtype(model.dtype)
-    block_bytes = bytes_per_block(spec, config.block_size, dtype)
+    spec, dtype = config.cache_spec(model.spec), config.cache_dtype(model.dtype)
+    block_bytes = bytes_per_block(spec, config.block_size, dtype, config.cache_codes)
+    block_bytes += draft_block_bytes
     state_bytes = bytes_per_sequence(spec, dtype)
     num_sequences = _num_sequences(config, model, state_bytes, with_kv=block_bytes > 0)
-    reserved = (num_sequences + 1) * state_bytes
+    num_snapshots = _num_snapshots(config, model, state_bytes, num_sequences, block_bytes > 0)
+    reserved = (num_sequences + 1 + num_snapshots) * state_bytes
     num_blocks, reason = _num_blocks(config, model, block_bytes, reserved)
     if num_blocks < 1:
         raise ResourceError(
@@ -219,10 +335,13 @@ def plan_memory(config: EngineConfig, model: Decoder) -> MemoryPlan:
         num_blocks=num_blocks,
         block_size=config.block_size,
         block_bytes=block_bytes,
-        max_context=config.context_length(spec),
+        max_context=config.context_length(model.spec),
         reason=reason,
         num_sequences=num_sequences,
         state_bytes=state_bytes,
+        kv_type=None if config.cache_codes is None else config.kv_dtype,
+        num_snapshots=num_snapshots,
+        tiers=config.tiers,
     )
 
 
@@ -231,8 +350,7 @@ def _num_sequences(config: EngineConfig, model: Decoder, state_bytes: int, *, wi
     if state_bytes == 0:
         return config.max_num_sequences
     memory = config.kv_memory_bytes or _memory_for_cache(model.device)[0]
-    # One slot is scratch.
-    num_fitting = int(memory * (0.5 if with_kv else 1.0)) // state_bytes - 1
+    num_fitting = _num_fitting_states(config, model, state_bytes, with_kv)
     if num_fitting < 1:
         raise ResourceError(
             f"the recurrent states of one sequence take {format_bytes(state_bytes)}, and "
@@ -240,6 +358,26 @@ def _num_sequences(config: EngineConfig, model: Decoder, state_bytes: int, *, wi
             fix=f"set engine.kv_memory_bytes to at least {4 * state_bytes}",
         )
     return min(config.max_num_sequences, num_fitting)
+
+
+def _num_snapshots(
+    config: EngineConfig, model: Decoder, state_bytes: int, num_sequences: int, with_kv: bool
+) -> int:
+    """Return how many copies of states are kept; unless told, what fits beside the sequences."""
+    if not model.spec.has_states or not config.caches_prefixes(model.spec):
+        return 0
+    if config.snapshots.num_slots is not None:
+        return config.snapshots.num_slots
+    num_left = _num_fitting_states(config, model, state_bytes, with_kv) - num_sequences
+    return min(num_sequences, num_left)
+
+
+def _num_fitting_states(
+    config: EngineConfig, model: Decoder, state_bytes: int, with_kv: bool
+) -> int:
+    memory = config.kv_memory_bytes or _memory_for_cache(model.device)[0]
+    # One slot is scratch.
+    return int(memory * (0.5 if with_kv else 1.0)) // state_bytes - 1
 
 
 def _num_blocks(

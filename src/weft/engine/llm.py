@@ -10,26 +10,37 @@ Bound to a live module it shares the very tensors with whoever trains it::
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
-from weft.checkpoint.hf import load_model
-from weft.core.errors import ConfigError, UnsupportedError
+from weft.core.errors import ConfigError, UnsupportedError, WeftError
+from weft.engine.adapters.engine import AdapterSource
+from weft.engine.adapters.store import AdapterInfo
+from weft.engine.beam import BeamParams, BeamResult, BeamSearches
 from weft.engine.config import EngineConfig
+from weft.engine.contrastive import ContrastiveParams, ContrastiveResult, contrastive_search
 from weft.engine.core import EngineCore
 from weft.engine.outputs import Completion, Delta
+from weft.engine.parallel.ranks import Ranks
+from weft.engine.parallel.start import load_ranks, with_tensor_parallel
+from weft.engine.pause import PauseMode, pause, resume
 from weft.engine.score import score_sequences
+from weft.engine.sleep import TAGS, Level, SleepReport
 from weft.engine.stats import EngineStats
 from weft.engine.stream import RequestStream
+from weft.engine.weights import EngineWeights, LoadFormat, open_weights
 from weft.models.decoder import Decoder
 from weft.sched.loop import Clock
-from weft.spec.request import Request
+from weft.spec.request import Request, forked
 from weft.spec.sampling import SamplingParams
 from weft.text.chat import Message
 from weft.text.render import Renderer
@@ -46,6 +57,8 @@ class LLM:
         tokenizer: None gives an engine of tokens only.
         config: Sizes and limits.
         clock: Where times come from; tests pass their own.
+        ranks: The other processes that have a part of ``model`` (``weft.engine.parallel``).
+        drafter: The network that speculation drafts with; none loads ``speculation.path``.
 
     Raises:
         TokenizerError: the tokenizer has more tokens than the model.
@@ -59,8 +72,10 @@ class LLM:
         config: EngineConfig | None = None,
         *,
         clock: Clock | None = None,
+        ranks: Ranks | None = None,
+        drafter: nn.Module | None = None,
     ) -> None:
-        self.core = EngineCore(model, tokenizer, config, clock=clock)
+        self.core = EngineCore(model, tokenizer, config, clock=clock, ranks=ranks, drafter=drafter)
         self._request_ids = itertools.count()
 
     @classmethod
@@ -71,14 +86,37 @@ class LLM:
         config: EngineConfig | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
+        load_format: LoadFormat = "auto",
+        tensor_parallel: int | None = None,
     ) -> LLM:
         """Load a Hugging Face folder: config.json, safetensors, tokenizer.json.
 
-        ``dtype`` none keeps the type of the checkpoint.
+        Args:
+            path: The folder.
+            config: Sizes and limits.
+            dtype: Element type of the weights; none keeps the checkpoint's.
+            device: Where the weights go.
+            load_format: "dummy" draws random weights and needs no weight files, to measure speed
+                and memory.
+            tensor_parallel: Processes that share every layer; see ``EngineConfig.parallel``.
         """
         path = Path(path)
         tokenizer = Tokenizer.load(path)
-        return cls(load_model(path, dtype=dtype, device=device), tokenizer, config)
+        config = with_tensor_parallel(config, tensor_parallel)
+        if config.parallel.num_ranks > 1 and load_format == "auto":
+            loaded = load_ranks(path, config, dtype=dtype, device=device)
+            return cls(loaded.model, tokenizer, loaded.config, ranks=loaded.ranks)
+        speculation = config.speculation
+        model, source = open_weights(
+            path,
+            load_format=load_format,
+            dtype=dtype,
+            device=device,
+            mtp=speculation is not None and speculation.kind == "mtp",
+        )
+        llm = cls(model, tokenizer, config)
+        llm.weights.source = source
+        return llm
 
     @property
     def model(self) -> Decoder:
@@ -103,12 +141,18 @@ class LLM:
         """How often the weights were said to have changed."""
         return self.core.weight_version
 
+    @property
+    def weights(self) -> EngineWeights:
+        """Where the weights come from and how they are replaced."""
+        return self.core.weights
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         num_samples: int = 1,
+        adapter: str | Sequence[str | None] | None = None,
         on_delta: Callable[[Delta], None] | None = None,
     ) -> list[Completion]:
         """Complete prompts; sample ``j`` of prompt ``i`` is at ``i * num_samples + j``.
@@ -121,6 +165,7 @@ class LLM:
             prompts: One prompt or several, as text or token ids.
             sampling: For all prompts, or one per prompt.
             num_samples: Samples per prompt.
+            adapter: Name of a loaded adapter for all prompts, or one or none per prompt.
             on_delta: Called with each piece of news, such as for a progress bar.
 
         Raises:
@@ -129,29 +174,39 @@ class LLM:
         """
         token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
         params = _per_prompt(sampling, len(token_lists))
-        num_prompts = len(token_lists)
-        # First samples of all prompts go first: later ones then find their prompts in the cache.
+        adapters = _names_per_prompt(adapter, len(token_lists))
         requests = [
-            self._request(tokens, prompt_params, sample)
-            for sample in range(num_samples)
-            for tokens, prompt_params in zip(token_lists, params, strict=True)
+            request
+            for tokens, prompt_params, name in zip(token_lists, params, adapters, strict=True)
+            for request in forked(self._request(tokens, prompt_params, 0, name), num_samples)
         ]
-        streams = self._run(requests, on_delta)
+        completions = [stream.completion() for stream in self._run(requests, on_delta)]
         return [
-            streams[sample * num_prompts + prompt].completion()
-            for prompt in range(num_prompts)
-            for sample in range(num_samples)
+            # The prompt was scored once, with its first sample.
+            replace(it, prompt_logprobs=completions[i - i % num_samples].prompt_logprobs)
+            for i, it in enumerate(completions)
         ]
 
     def chat(
-        self, messages: str | Sequence[Message], sampling: SamplingParams | None = None
+        self,
+        messages: str | Sequence[Message],
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
     ) -> Completion:
         """Answer a conversation, or one user message given as text."""
-        return self.generate([self.render(messages)], sampling)[0]
+        return self.generate([self.render(messages)], sampling, adapter=adapter)[0]
 
-    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None) -> Iterator[Delta]:
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        *,
+        adapter: str | None = None,
+    ) -> Iterator[Delta]:
         """Complete one prompt piece by piece; closing the iterator aborts it."""
-        request = self._request(self.encode(prompt), sampling or SamplingParams(), 0)
+        self.core.gate.check_steps()
+        request = self._request(self.encode(prompt), sampling or SamplingParams(), 0, adapter)
         self.core.submit(request)
         try:
             while self.core.has_work:
@@ -159,6 +214,53 @@ class LLM:
         finally:
             self.core.abort(request.id)
             self._settle()
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamParams | None = None
+    ) -> list[list[BeamResult]]:
+        """Return the likeliest continuations of each prompt, best first (``weft.engine.beam``).
+
+        Raises:
+            ConfigError: the beam is too wide.
+            ContextLengthError: prompt and hypotheses do not fit the context.
+            WeftError: a hypothesis could not be computed; nothing is left in the engine.
+        """
+        self.core.gate.check_steps()
+        params = params or BeamParams()
+        searches = BeamSearches(self.core)
+        token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
+        for tokens in token_lists:
+            searches.check(tokens, params)
+        # Rows and their children are there at once when the children take over.
+        num_together = max(1, self.core.scheduler.config.max_num_sequences // (2 * params.width))
+        waiting = deque(enumerate(token_lists))
+        found: dict[int, list[BeamResult] | WeftError] = {}
+        cancels: list[Callable[[], None]] = []
+        try:
+            while waiting or len(found) < len(token_lists):
+                while waiting and len(cancels) - len(found) < num_together:
+                    index, tokens = waiting.popleft()
+                    done = functools.partial(found.__setitem__, index)
+                    cancels.append(searches.start(tokens, params, done))
+                searches.take(self._step())
+        finally:
+            for cancel in cancels:
+                cancel()
+            self._settle()
+        return [_results(found[index]) for index in range(len(token_lists))]
+
+    def contrastive_search(
+        self, prompts: Prompt | Sequence[Prompt], params: ContrastiveParams | None = None
+    ) -> list[ContrastiveResult]:
+        """Continue prompts with likely tokens that do not repeat (``weft.engine.contrastive``).
+
+        Raises:
+            ContextLengthError: a prompt and its continuation do not fit the context.
+        """
+        self.core.gate.check_steps()
+        token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
+        params = params or ContrastiveParams()
+        return contrastive_search(self.model, token_lists, params, self.core.eos_ids)
 
     def score(self, sequences: Sequence[Prompt], *, temperature: float = 1.0) -> list[list[float]]:
         """Return the log-probability of every token but the first, given those before it.
@@ -191,27 +293,77 @@ class LLM:
             return tuple(tokens)
         return tuple(int(token) for token in prompt)
 
+    def load_adapter(
+        self, name: str, source: AdapterSource, *, replace: bool = False
+    ) -> AdapterInfo:
+        """Load an adapter from a PEFT folder or from tensors (``weft.adapt.lora.adapter_of``).
+
+        Raises:
+            ConfigError, InputFileError, UnsupportedError, CheckpointError: it cannot be used.
+        """
+        return self.core.adapters.load(name, source, replace=replace)
+
+    def unload_adapter(self, name: str) -> None:
+        """Take an adapter's name away; requests under way finish with it."""
+        self.core.adapters.unload(name)
+
+    @property
+    def adapters(self) -> Sequence[AdapterInfo]:
+        """The adapters that are loaded, by name."""
+        return self.core.adapters.list()
+
     def bump_weight_version(self) -> int:
         """Say that the weights have changed in place; return the new version."""
         return self.core.bump_weight_version()
+
+    def pause(self, mode: PauseMode = "abort") -> None:
+        """Compute no further steps; see ``weft.engine.pause`` for what becomes of requests."""
+        pause(self.core, mode)
+
+    def resume(self) -> None:
+        """Compute again."""
+        resume(self.core)
+
+    def sleep(self, tags: Iterable[str] = TAGS, *, level: Level = 1) -> SleepReport:
+        """Let go of the memory of weights, of the KV cache or of both (``weft.engine.sleep``)."""
+        return self.core.sleeper.sleep(tags, level=level)
+
+    def wake(self, tags: Iterable[str] = TAGS) -> SleepReport:
+        """Take back memory that was let go."""
+        return self.core.sleeper.wake(tags)
+
+    def flush_prefixes(self) -> None:
+        """Forget all cached prefixes."""
+        self.core.flush_prefixes()
 
     def stats(self) -> EngineStats:
         """Return a snapshot of queues, blocks, counters and latencies."""
         return self.core.stats()
 
-    def _request(self, tokens: tuple[int, ...], params: SamplingParams, sample: int) -> Request:
+    def close(self) -> None:
+        """End the processes that compute with this one, if there are any; idempotent.
+
+        Happens by itself when the object is dropped or the program ends.
+        """
+        self.core.close()
+
+    def _request(
+        self, tokens: tuple[int, ...], params: SamplingParams, sample: int, adapter: str | None
+    ) -> Request:
         return Request(
             id=f"llm-{next(self._request_ids)}",
             tokens=tokens,
             sampling=params,
             arrival_s=self.core.clock.now(),
             sequence=sample,
+            adapter=adapter or "",
         )
 
     def _run(
         self, requests: Sequence[Request], on_delta: Callable[[Delta], None] | None
     ) -> list[RequestStream]:
         """Serve all requests; whatever happens, none of them stays in the engine."""
+        self.core.gate.check_steps()
         for request in requests:
             self.core.check(request)
             self.core.prepare(request)  # a structure that is refused is refused before any work
@@ -240,8 +392,15 @@ class LLM:
 
     def _settle(self) -> None:
         """Let the runner forget what has ended."""
-        if self.core.num_unfinished == 0 and self.core.has_work:
+        self.core.drain()
+        while self.core.num_unfinished == 0 and self.core.has_work:
             self.core.step()
+
+
+def _results(found: list[BeamResult] | WeftError) -> list[BeamResult]:
+    if isinstance(found, WeftError):
+        raise found
+    return found
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -264,3 +423,16 @@ def _per_prompt(
             fix="give one for all prompts or one for each",
         )
     return list(sampling)
+
+
+def _names_per_prompt(
+    adapter: str | Sequence[str | None] | None, num_prompts: int
+) -> Sequence[str | None]:
+    if adapter is None or isinstance(adapter, str):
+        return [adapter] * num_prompts
+    if len(adapter) != num_prompts:
+        raise ConfigError(
+            f"{len(adapter)} adapters for {num_prompts} prompts",
+            fix="name one for all prompts or one for each",
+        )
+    return adapter

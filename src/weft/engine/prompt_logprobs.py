@@ -58,6 +58,9 @@ class PromptScorer:
     def __len__(self) -> int:
         return len(self._prompts)
 
+    def __contains__(self, id: int) -> bool:
+        return id in self._prompts
+
     def add(self, new: NewSequence) -> None:
         """Take in a sequence, if it asks."""
         num_top = new.sampling.prompt_logprobs
@@ -110,7 +113,7 @@ class PromptScorer:
                 rows.extend(
                     _Row(offset + row, item.id, item.start + row + 1) for row in range(num_rows)
                 )
-            offset += len(item.tokens)
+            offset += item.num_tokens
         return rows
 
     def _take_in(self, rows: Sequence[_Row], logits_RV: Tensor, errors: dict[int, str]) -> None:

@@ -1,12 +1,21 @@
-"""Which slot of the recurrent states each running sequence has.
+"""Which slot of the recurrent states each running sequence has, and copies of them.
 
 A sequence takes a slot with its first step and gives it back when it ends or is preempted; the
-next owner starts at position 0, where states start from zero, so nothing has to be cleared.
+next owner starts at position 0, where states start from zero, so nothing has to be cleared. Or it
+starts behind a cached prefix with a snapshot: which slot of the snapshots holds what is decided by
+``weft.sched.snapshots``.
+
+The cache's slots are, in this order, those of sequences, one for scratch, those of snapshots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from weft.nn.kv_cache import KVCache
+from weft.sched.plan import StateTransfers
 
 
 class StateSlots:
@@ -36,7 +45,51 @@ class StateSlots:
             if slot is not None:
                 self._free.append(slot)
 
+    def shadow(self, cache: KVCache, id: int) -> None:
+        """Give the scratch slot a sequence's state, so that copies of its token compute the same.
+
+        They write where it writes, and a layer of attention behind a recurrent one keeps what
+        depends on the state.
+        """
+        copy_states(cache, [(self._slots[id], self.scratch)])
+
+    def restore(self, cache: KVCache, transfers: StateTransfers) -> None:
+        """Give sequences, those that have a slot, the states of their snapshots."""
+        copy_states(
+            cache,
+            [
+                (self._snapshot(snapshot), self._slots[id])
+                for snapshot, id in transfers.restores
+                if id in self._slots
+            ],
+        )
+
+    def save(self, cache: KVCache, transfers: StateTransfers, ids: Iterable[int]) -> None:
+        """Copy the states of sequences that were computed into their snapshots."""
+        computed = frozenset(ids)
+        copy_states(
+            cache,
+            [
+                (self._slots[id], self._snapshot(snapshot))
+                for id, snapshot in transfers.saves
+                if id in computed
+            ],
+        )
+
+    def _snapshot(self, number: int) -> int:
+        return self.scratch + 1 + number
+
     def _new(self, id: int) -> int:
         assert self._free, "more sequences run than the scheduler may run"
         self._slots[id] = self._free.pop()
         return self._slots[id]
+
+
+def copy_states(cache: KVCache, moves: Sequence[tuple[int, int]]) -> None:
+    """Copy all layers' states between slots, given as (from, to)."""
+    if not moves:
+        return
+    for layer in cache.states:
+        for stored in layer.values():
+            old_N, new_N = torch.tensor(moves, device=stored.device).unbind(1)
+            stored.index_copy_(0, new_N, stored.index_select(0, old_N))

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from weft.engine.speculation.counters import SpeculationStats
 from weft.sched.stats import SchedulerStats
 
 _LATENCY_BOUNDS_S = (
@@ -105,9 +106,11 @@ class EngineStats:
         weight_version: Version of the weights in use.
         num_failed_steps: Steps whose forward pass raised.
         timings: Histograms by name, as in ``Timings``.
+        speculation: Drafts and guesses that held; none without speculation.
     """
 
     scheduler: SchedulerStats
     weight_version: int
     num_failed_steps: int
     timings: dict[str, HistogramSnapshot]
+    speculation: SpeculationStats | None = None

@@ -28,7 +28,10 @@ class RequestStream:
         self._error: str | None = None
         self._text: list[str] = []
         self._stop_token_ids = stop_token_ids
-        self._detokenizer = StreamDetokenizer(tokenizer) if tokenizer is not None else None
+        self._detokenizer = None
+        if tokenizer is not None:
+            skip = request.sampling.skip_special_tokens
+            self._detokenizer = StreamDetokenizer(tokenizer, skip_special=skip)
         self._matcher = StopMatcher(request.sampling.stop) if request.sampling.stop else None
 
     def push(self, update: SequenceUpdate, weight_version: int) -> Delta:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from weft.engine.grammar.rows import GrammarRows
 from weft.engine.sampling import rng
 from weft.engine.sampling.batch import Penalties, SamplingBatch
-from weft.sched.plan import NewSequence
+from weft.sched.plan import PENDING, NewSequence
 
 _ROW = np.dtype(
     [
@@ -30,6 +30,7 @@ _ROW = np.dtype(
         ("sequence", np.uint64),
         ("num_top", np.int64),
         ("num_prompt", np.int64),
+        ("last_token", np.int64),
         ("min_tokens", np.int64),
         ("penalised", np.bool_),
         ("repetition", np.float32),
@@ -134,6 +135,7 @@ class SequenceTable:
             *rng.as_uint64([new.seed, new.sequence]),
             params.logprobs or 0,
             len(new.prompt),
+            PENDING,
             params.min_tokens,
             penalised,
             params.repetition_penalty,
@@ -172,12 +174,17 @@ class SequenceTable:
             GrammarError: the sequence's grammar cannot go on behind it.
         """
         self.grammars.record(id, token)
+        self._rows["last_token"][self._row_of[id]] = token
         counts = self._counts.get(id)
         if counts is not None:
             counts.add(token)
         bad_words = self._bad_words.get(id)
         if bad_words is not None:
             bad_words.add(token)
+
+    def last_token(self, id: int) -> int:
+        """Return the token a sequence has drawn last; ``PENDING`` before the first."""
+        return int(self._rows["last_token"][self._row_of[id]])
 
     def sampling_batch(self, ids: Sequence[int], positions_R: NDArray[np.int64]) -> SamplingBatch:
         """Return the parameters of sequences that draw the token at ``positions_R``.

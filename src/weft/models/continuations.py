@@ -32,7 +32,12 @@ class Continuations:
         max_tokens: New tokens of a hypothesis at most.
         num_beams: Rows per prompt at most.
         memory: What the prompts' sources became, in the order of the prompts.
+
+    Attributes:
+        hidden_TD: Hidden states of all tokens of the latest call.
     """
+
+    hidden_TD: Tensor
 
     def __init__(
         self,
@@ -94,8 +99,10 @@ class Continuations:
         tokens_T = tokens_T.to(self._decoder.device)
         ctx = StepContext.paged(self._cache, self._append(lengths), memory=self._memory)
         if isinstance(self._model, EncoderDecoder):
-            return self._model.decode(tokens_T, ctx)
-        return self._model(tokens_T, ctx)
+            self.hidden_TD = self._model.decode(tokens_T, ctx)
+        else:
+            self.hidden_TD = self._model(tokens_T, ctx)
+        return self.hidden_TD
 
     def _append(self, lengths: list[int]) -> PagedBatch:
         """Give each row so many new slots and return the step that fills them."""

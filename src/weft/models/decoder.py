@@ -16,6 +16,7 @@ from weft.nn.embedding import Embedding
 from weft.nn.norm import build_norm
 from weft.nn.positions import build_positions
 from weft.nn.relative import build_relative_bias
+from weft.ops import linear
 from weft.spec import LayerSpec, ModelSpec, NormSpec
 
 
@@ -137,6 +138,10 @@ class Decoder(nn.Module):
         if self.positions is not None:
             x_TD = x_TD + self.positions(ctx.positions_T).to(x_TD.dtype)
         return x_TD if self.embed_norm is None else self.embed_norm(x_TD)
+
+    def unembed(self, hidden_TD: Tensor) -> Tensor:
+        """Return the scores of every next token as the model's type has them, [T, V]."""
+        return linear(hidden_TD, self.head_weight.to(hidden_TD.dtype))
 
     @property
     def head_weight(self) -> Tensor:

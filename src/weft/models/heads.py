@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from weft.models.decoder import Decoder
-from weft.ops import linear, linear_cross_entropy, linear_log_probs, soft_cap
+from weft.ops import linear_cross_entropy, linear_log_probs, soft_cap
 
 # Rows of logits held at once; 512 x 32k x 4 bytes = 64 MiB.
 CHUNK_SIZE = 512
@@ -16,8 +16,7 @@ CHUNK_SIZE = 512
 
 def logits(model: Decoder, hidden_TD: Tensor) -> Tensor:
     """Return the scores of every next token, [T, V], float32."""
-    logits_TV = linear(hidden_TD, model.head_weight.to(hidden_TD.dtype)).float()
-    return soft_cap(logits_TV, model.spec.logit_softcap)
+    return soft_cap(model.unembed(hidden_TD).float(), model.spec.logit_softcap)
 
 
 def cross_entropy_sum(

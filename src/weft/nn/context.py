@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from weft.nn.backends.base import Backend, Recurrence
+from weft.nn.backends.choice import paged_backend
 from weft.nn.backends.packed import PackedBackend
-from weft.nn.backends.paged import PagedBackend, PagedBatch
+from weft.nn.backends.paged import PagedBatch
 from weft.nn.kv_cache import KVCache
 from weft.nn.latent.tokens import LatentTokens
 from weft.nn.memory import Memory
@@ -79,7 +80,7 @@ class StepContext:
         cls, cache: KVCache, batch: PagedBatch, *, memory: Memory | None = None
     ) -> StepContext:
         """Return the context of an engine step over a paged cache."""
-        return cls(batch.positions_T, PagedBackend(cache, batch), memory=memory)
+        return cls(batch.positions_T, paged_backend(cache, batch), memory=memory)
 
     @property
     def lengths(self) -> tuple[int, ...]:

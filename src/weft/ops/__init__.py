@@ -7,6 +7,8 @@
   and obviously right, the files beside it are faster.
 - ``recurrent.py``   the ops that carry a state along sequences: ``linear_attention/ delta/ rwkv/
   conv/``, each token by token and by chunks; ``mamba/`` explains where state spaces meet them.
+- ``scaled_rows.py``  rows of one-byte codes with a factor each, read like a plain table: quantized
+  keys and values.
 - ``native/``        C kernels, compiled on first use with the system's compiler and loaded with
   ctypes. Where there is no compiler the torch path runs; ``weft doctor`` says which.
 - ``machine.py``     measured limits of this machine, the number of threads,

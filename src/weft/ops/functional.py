@@ -27,6 +27,7 @@ from weft.ops.registry import (
     ROTARY,
     SWIGLU,
 )
+from weft.ops.scaled_rows import Rows
 
 
 def linear(x_TD: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
@@ -109,12 +110,12 @@ def packed_attention(
 
 
 def paged_attention(
-    q_TNH: Tensor, k_SKH: Tensor, v_SKV: Tensor, layout: PagedLayout, rule: ScoreRule
+    q_TNH: Tensor, k_SKH: Rows, v_SKV: Rows, layout: PagedLayout, rule: ScoreRule
 ) -> Tensor:
     """Attend from each sequence's new tokens to its cached positions, [T, N, V].
 
     The step's own keys and values must already be in the cache: [num_slots, K, H] and
-    [num_slots, K, V]. ``rule`` says what scores become.
+    [num_slots, K, V], quantized or not. ``rule`` says what scores become.
 
     Source: Kwon et al. 2023, arXiv:2309.06180.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from weft.ops.attention import native as attention_native
-from weft.ops.attention import native_packed, packed, padded, paged
+from weft.ops.attention import native_packed, packed, padded, paged, triton_paged
 from weft.ops.attention import reference as attention_reference
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.attention.rule import ScoreRule
@@ -26,6 +26,7 @@ from weft.ops.norm import reference as norm_reference
 from weft.ops.recurrent import RECURRENT_KERNELS
 from weft.ops.rotary import native as rotary_native
 from weft.ops.rotary import reference as rotary_reference
+from weft.ops.scaled_rows import Rows, ScaledRows
 
 
 def _always(*_: object) -> bool:
@@ -36,8 +37,12 @@ def _traffic(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _paged_bytes(q: Tensor, k: Tensor, v: Tensor, layout: PagedLayout, *_: object) -> int:
-    per_slot = (k[0].numel() + v[0].numel()) * k.element_size()
+def _parts(rows: Rows) -> tuple[Tensor, ...]:
+    return rows.parts if isinstance(rows, ScaledRows) else (rows,)
+
+
+def _paged_bytes(q: Tensor, k: Rows, v: Rows, layout: PagedLayout, *_: object) -> int:
+    per_slot = sum(t[0].numel() * t.element_size() for t in (*_parts(k), *_parts(v)))
     return sum(layout.context_lengths) * per_slot + 2 * _traffic(q)
 
 
@@ -103,6 +108,7 @@ PAGED_ATTENTION = KernelSpec(
     attention_reference.paged_attention,
     (
         Implementation("native", attention_native.paged_attention, attention_native.accepts),
+        Implementation("triton", triton_paged.paged_attention, triton_paged.accepts),
         Implementation("gathered", paged.paged_attention, _always),
     ),
     num_bytes=_paged_bytes,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from weft.core.errors import ConfigError
 from weft.plan.accounting import distinct_layers
 from weft.plan.flops import training_flops
+from weft.plan.least_squares import non_negative
 from weft.plan.matrices import layer_matrices
 from weft.plan.memory import Precision, activation_bytes, training_memory
 from weft.plan.parameters import count_parameters
@@ -132,7 +132,7 @@ def fit_prices(
     prior = np.sqrt(_PRIOR) * np.diag(1.0 / start)
     stacked = np.vstack([rows, prior])
     target = np.concatenate([np.ones(len(rows)), np.full(len(start), np.sqrt(_PRIOR))])
-    found = _non_negative(stacked, target)
+    found = non_negative(stacked, target)
     residual = float(np.median(np.abs(rows @ found - 1.0)))
     return MachinePrices(tuple(found.tolist()), residual)
 
@@ -153,16 +153,3 @@ def ledger_bytes(case: TrainingCase, optimizer: str = "muon_adamw") -> int:
         precision=case.precision,
     )
     return ledger.total
-
-
-def _non_negative(rows: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Solve least squares with x >= 0 by trying every set of non-zero entries."""
-    best, best_error = np.zeros(rows.shape[1]), float("inf")
-    columns = range(rows.shape[1])
-    for kept in (chosen for n in columns for chosen in combinations(columns, n + 1)):
-        found, *_ = np.linalg.lstsq(rows[:, kept], target, rcond=None)
-        error = float(np.square(rows[:, kept] @ found - target).sum())
-        if (found >= 0.0).all() and error < best_error:
-            best, best_error = np.zeros(rows.shape[1]), error
-            best[list(kept)] = found
-    return best

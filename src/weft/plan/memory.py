@@ -11,7 +11,7 @@ from weft.core.console import format_bytes
 from weft.core.errors import ConfigError, ResourceError, did_you_mean
 from weft.plan.activations import ffn_activations, mixer_activations, rotary_width
 from weft.plan.parameters import count_parameters
-from weft.spec import AttentionSpec, MixerSpec, MLASpec, ModelSpec, StateSpec
+from weft.spec import AttentionSpec, MixerSpec, ModelSpec, StateSpec
 
 Precision = Literal["float32", "bfloat16"]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
@@ -150,8 +150,7 @@ def quantized_kv_bytes_per_token(spec: ModelSpec, *, model_dtype: str = "bfloat1
     total = 0
     for layer in spec.layers:
         for name, shape in layer.mixer.token_cache.items():
-            is_latent = isinstance(layer.mixer, MLASpec) and name == "latent"
-            exact = layer.mixer.rope_head_dim if is_latent else 0
+            exact = layer.mixer.rotated_cache.get(name, 0)
             total += math.prod(shape) + 4 * math.prod(shape[:-1])
             total += exact * (element_bytes(model_dtype) - 1)
     return total

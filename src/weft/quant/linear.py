@@ -24,6 +24,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("scales_OG", quantized.scales_OG)
         self.register_buffer("zeros_OG", quantized.zeros_OG)
         self.bias = base.bias
+        self.out_features, self.in_features = base.out_features, base.in_features
 
     def forward(self, x_TI: Tensor) -> Tensor:
         """Return x W^T + b with the dequantized weight, [T, O]."""

@@ -33,6 +33,20 @@ def check_prompt(request: Request, config: SchedulerConfig) -> None:
     )
 
 
+def check_number(num_requests: int, config: SchedulerConfig) -> None:
+    """Refuse more requests at once than may ever wait.
+
+    Raises:
+        RequestError: it is hopeless to come back.
+    """
+    if num_requests > config.max_waiting:
+        raise RequestError(
+            f"{num_requests} samples are more than the {config.max_waiting} requests that may wait",
+            fix=f"ask for at most {config.max_waiting}, or raise max_waiting",
+            param="n",
+        )
+
+
 def duplicate_id(request: Request) -> RequestError:
     """Build the refusal for an id that belongs to a request still being served."""
     return RequestError(

@@ -106,8 +106,8 @@ class StepItem(NamedTuple):
 class BlockTransfers(NamedTuple):
     """Moves of whole blocks between tiers of the KV cache, as (from, to) numbers.
 
-    Executed before anything is computed, in this order: a target may be the source of an earlier
-    kind, never of a later one.
+    Executed before anything is computed, in this order, so what one kind writes a later one may
+    read. No place is the target of two moves.
 
     Attributes:
         spills: From the host tier to disk.
@@ -148,8 +148,9 @@ class StepPlan:
         items: What to compute, single-token items first; each sequence at most once.
         new: Sequences that appear in `items` for the first time.
         finished: Ids the runner may forget; never in `items` of this or a later plan.
-        preempted: Ids that gave way in this step; not in its `items`. They start again later from
-            position 0 or behind a cached prefix, so the runner may drop all but their tokens.
+        preempted: Ids that gave their blocks back since the last plan. They start again from
+            position 0 or behind a cached prefix, in this plan at the earliest, so the runner may
+            drop all but their tokens before it computes anything.
         blocks: Moves of blocks between tiers, before the step.
         states: Moves of recurrent states, before and after the step.
     """
@@ -192,12 +193,14 @@ class StepResult:
         errors: By sequence id, in words for the caller; ends that sequence and no other.
         drafts: By sequence id, guesses at what follows `tokens`; the scheduler may cut them.
         lost: By sequence id, why blocks it was to load could not be read; it computes them again.
+        disk_error: Why the disk tier is not used any more; none while it works.
     """
 
     tokens: dict[int, tuple[Sampled, ...]]
     errors: dict[int, str] = field(default_factory=dict)
     drafts: dict[int, Draft] = field(default_factory=dict)
     lost: dict[int, str] = field(default_factory=dict)
+    disk_error: str | None = None
 
 
 class SequenceUpdate(NamedTuple):

@@ -109,8 +109,8 @@ class PrefixTree:
             parent.children[key] = self._by_key[key] = self._by_block[block] = node
         return node.block
 
-    def remove(self, block: int) -> None:
-        """Drop the entry of a block that gets new content; it must be a leaf."""
+    def remove(self, block: int) -> bytes:
+        """Drop the entry of a block that gets new content and return its key; it must be a leaf."""
         node = self._by_block.pop(block)
         assert not node.children, f"block {block} is evicted before the blocks that extend it"
         del self._by_key[node.key]
@@ -118,6 +118,7 @@ class PrefixTree:
         del node.parent.children[node.key]
         if node.parent.parent is None and not node.parent.children:
             del self._roots[node.parent.key]
+        return node.key
 
     def clear(self) -> None:
         """Drop every entry."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 
 from weft.sched.manager import BlockTable
-from weft.sched.plan import NewSequence
+from weft.sched.plan import Draft, NewSequence
 from weft.spec.request import FinishReason, Request
 
 
 class Phase(enum.Enum):
-    """Where a request is between `submit` and its end."""
+    """Where a request is between `submit` and its end; held is a fork that waits for its parent."""
 
+    HELD = enum.auto()
     WAITING = enum.auto()
     RUNNING = enum.auto()
     FINISHED = enum.auto()
@@ -31,11 +32,21 @@ class Sequence:
         max_length: It ends with LENGTH when it has this many tokens.
         tokens: Prompt, then output.
         num_computed: Tokens whose keys and values are in the cache.
+        num_planned: The same once the steps in flight have ended; where its next item starts.
+        num_pending: Items in flight that draw; each gives at least one token.
+        num_in_flight: Items that are planned and not settled.
+        num_stale: How many of these were planned before it gave its blocks back. Their tokens
+            count, their keys and values are lost.
+        is_proven: A step of it was settled since it got its blocks; what it began with is there.
+        awaits_settle: Where its next item starts is not known before its last one is settled.
+        draft: Guesses at what follows `tokens`, for its next item.
         num_cached: Prompt tokens found in the prefix cache when it was first admitted.
-        phase: Waiting, running or finished.
+        phase: Held, waiting, running or finished.
         known: The runner has seen it.
         table: Its blocks.
-        rank: Order of service; lowest first, preempted last-first.
+        parent: Whose computed tokens it begins with, until it has begun.
+        family: Id of the first of those it was forked from, or its own.
+        rank: Order of service, as the policy says; lowest first, preempted last-first.
     """
 
     id: int
@@ -46,14 +57,24 @@ class Sequence:
     tokens: list[int]
     table: BlockTable
     num_computed: int = 0
+    num_planned: int = 0
+    num_pending: int = 0
+    num_in_flight: int = 0
+    num_stale: int = 0
+    is_proven: bool = False
+    awaits_settle: bool = False
+    draft: Draft | None = None
     num_cached: int = 0
     phase: Phase = Phase.WAITING
     known: bool = False
-    rank: tuple[int, int] = field(init=False)
+    parent: Sequence | None = None
+    family: int = field(init=False)
+    rank: tuple[int, int, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Ids count submissions, so equal priorities are served in order of arrival.
-        self.rank = (self.request.priority, self.id)
+        # Ids count submissions, so families are in order of their first arrival.
+        self.family = self.id if self.parent is None else self.parent.family
+        self.rank = (0, self.family, self.id)
 
     @property
     def num_prompt_tokens(self) -> int:

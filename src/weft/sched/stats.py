@@ -35,6 +35,67 @@ class Counters:
     num_finished: Counter[FinishReason] = field(default_factory=Counter)
 
 
+@dataclass
+class TierCounters:
+    """Totals since the start; they never fall.
+
+    Attributes:
+        num_stored_blocks: Copied from the device to the host.
+        num_spilled_blocks: Written to disk.
+        num_fetched_blocks: Read from disk.
+        num_loaded_blocks: Copied from the host to the device.
+        num_host_hit_tokens: Tokens found on the host and read from there.
+        num_disk_hit_tokens: The same on disk.
+        num_skipped_blocks: Not stored or not fetched because every host slot was in use.
+        num_lost: Times a sequence started again because its blocks could not be read.
+        num_disk_failures: Times the disk tier was switched off.
+    """
+
+    num_stored_blocks: int = 0
+    num_spilled_blocks: int = 0
+    num_fetched_blocks: int = 0
+    num_loaded_blocks: int = 0
+    num_host_hit_tokens: int = 0
+    num_disk_hit_tokens: int = 0
+    num_skipped_blocks: int = 0
+    num_lost: int = 0
+    num_disk_failures: int = 0
+
+
+@dataclass(frozen=True)
+class TierStats:
+    """One look at the host and the disk tier.
+
+    Attributes:
+        num_host_blocks: Slots of the host tier.
+        num_used_host_blocks: Those that hold a block.
+        num_disk_blocks: Slots of the disk tier.
+        num_used_disk_blocks: Those that hold a block.
+        counters: Totals, as a copy.
+    """
+
+    num_host_blocks: int
+    num_used_host_blocks: int
+    num_disk_blocks: int
+    num_used_disk_blocks: int
+    counters: TierCounters
+
+
+@dataclass
+class SnapshotCounters:
+    """Totals since the start; they never fall.
+
+    Attributes:
+        num_saved: Copies of recurrent states that were made.
+        num_restored: Copies put back.
+        num_skipped: Copies not made because every slot was waiting for one.
+    """
+
+    num_saved: int = 0
+    num_restored: int = 0
+    num_skipped: int = 0
+
+
 @dataclass(frozen=True)
 class SchedulerStats:
     """One look at the scheduler. The three kinds of blocks add up to `num_blocks`.
@@ -47,6 +108,8 @@ class SchedulerStats:
         num_cached_blocks: Free, but still holding a prefix.
         num_blank_blocks: Free and empty.
         counters: Totals, as a copy.
+        tiers: The host and the disk tier; none where there are none.
+        snapshots: Totals of the copies of recurrent states; none where there are none.
     """
 
     num_running: int
@@ -56,6 +119,8 @@ class SchedulerStats:
     num_cached_blocks: int
     num_blank_blocks: int
     counters: Counters
+    tiers: TierStats | None = None
+    snapshots: SnapshotCounters | None = None
 
     @property
     def kv_usage(self) -> float:

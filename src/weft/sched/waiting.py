@@ -14,7 +14,7 @@ _MAX_RETRY_AFTER_S = 60
 
 
 class RankedQueue:
-    """Sequences in order of service: by priority, then by arrival."""
+    """Sequences in order of their ranks."""
 
     def __init__(self) -> None:
         self._sequences: list[Sequence] = []
@@ -62,5 +62,5 @@ class EndingRate:
         return min(max(math.ceil(mean_s), 1), _MAX_RETRY_AFTER_S)
 
 
-def _rank(sequence: Sequence) -> tuple[int, int]:
+def _rank(sequence: Sequence) -> tuple[int, int, int]:
     return sequence.rank

@@ -10,10 +10,12 @@
 - ``prompts``: text, token ids and chat messages become prompt tokens, or a refusal with numbers.
 - ``generation``: one HTTP request as one or many engine requests, merged, timed and aborted.
 - ``completions``, ``chat``: the two shapes of answer; ``logprobs`` their two log-probability forms.
+- ``names``, ``adapters``: adapters as further model names; loading them while serving.
 - ``encoder``, ``embeddings``: texts to vectors; a server of an encoder generates nothing.
 - ``rerank``, ``scoring``: pairs of texts scored by an encoder's cosine or a decoder's likelihood.
 - ``sse``: event streams that notice a client that went away.
 - ``errors``: every failure as ``{"error": {message, type, param, code}}`` with its status.
+- ``admin``: pause, sleep and new weights, for whoever has the admin key; hidden without one.
 - ``metrics``, ``health``, ``info``: Prometheus, liveness, models and tokenizer endpoints.
 - ``limits``: configuration, body size, API key, host and content-type checks.
 - ``pages``: static files with a strict content-security policy (the folder is passed in,

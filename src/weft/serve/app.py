@@ -13,6 +13,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from weft.core.errors import UnsupportedError, WeftError
+from weft.serve.adapters import AdapterEndpoints
+from weft.serve.admin import AdminEngine, admin_routes
 from weft.serve.backend import Engine, Tokenizer
 from weft.serve.chat import ChatEndpoint
 from weft.serve.completions import CompletionEndpoint
@@ -22,6 +24,7 @@ from weft.serve.errors import handle_error, http_error_handler
 from weft.serve.health import HealthEndpoint
 from weft.serve.info import InfoEndpoints
 from weft.serve.limits import GuardMiddleware, ServerConfig
+from weft.serve.names import AdapterEngine
 from weft.serve.pages import page_routes
 from weft.serve.prompts import PromptReader, Renderer
 from weft.serve.rerank import RerankEndpoint, ScoreEndpoint
@@ -41,6 +44,8 @@ def create_app(
     renderer: Renderer | None = None,
     turns: TurnFormat | None = None,
     encoder: TextEncoder | None = None,
+    adapters: AdapterEngine | None = None,
+    admin: AdminEngine | None = None,
     web_folder: Path | None = None,
 ) -> Starlette:
     """Build the server's application; its ``state.service`` holds what the endpoints share.
@@ -51,18 +56,32 @@ def create_app(
             /v1/chat/completions is refused.
         turns: How the model writes thoughts and tool calls; none means neither.
         encoder: Gives vectors; a server that has one refuses to generate.
+        adapters: The engine again, if requests can name adapters of it.
+        admin: The engine again, if it can be paused and changed; used with ``config.admin_key``.
         web_folder: Static files for ``/``, usually ``weft.web.STATIC_FOLDER``.
     """
     config = config or ServerConfig()
     prompts = PromptReader(tokenizer, max_context=max_context, renderer=renderer)
     turns = turns or TurnFormat()
-    service = Service(engine, tokenizer, model_name, config, prompts, turns, encoder)
+    service = Service(engine, tokenizer, model_name, config, prompts, turns, encoder, adapters)
     pages = [] if web_folder is None else list(page_routes(web_folder))
-    routes: list[BaseRoute] = [*api_routes(service), *pages]
+    owned: list[Route] = []
+    if admin is not None and config.admin_key is not None:
+        owned = admin_routes(service, admin)
+    routes: list[BaseRoute] = [
+        *api_routes(service),
+        *adapter_routes(service, adapters),
+        *owned,
+        *pages,
+    ]
     paths = [route.path for route in routes if isinstance(route, Route)]
     app = Starlette(
         routes=routes,
-        middleware=_middleware(config, public=[route.path for route in pages]),
+        middleware=_middleware(
+            config,
+            public=[route.path for route in pages],
+            admin=[route.path for route in owned],
+        ),
         exception_handlers={
             ClientDisconnect: _nobody_left,
             WeftError: handle_error,
@@ -98,6 +117,15 @@ def api_routes(service: Service) -> list[Route]:
     ]
 
 
+def adapter_routes(service: Service, engine: AdapterEngine | None) -> list[Route]:
+    """Return the routes that change which adapters are loaded."""
+    endpoints = AdapterEndpoints(service, engine)
+    return [
+        Route("/v1/load_lora_adapter", endpoints.load, methods=["POST"]),
+        Route("/v1/unload_lora_adapter", endpoints.unload, methods=["POST"]),
+    ]
+
+
 def _endpoint(endpoint: Endpoint) -> Endpoint:
     """Wrap a callable object as the function that Starlette takes for an endpoint."""
 
@@ -114,8 +142,8 @@ async def _refuse_to_generate(_: Request) -> Response:
     )
 
 
-def _middleware(config: ServerConfig, *, public: list[str]) -> list[Middleware]:
-    guard = Middleware(GuardMiddleware, config=config, public=public)
+def _middleware(config: ServerConfig, *, public: list[str], admin: list[str]) -> list[Middleware]:
+    guard = Middleware(GuardMiddleware, config=config, public=public, admin=admin)
     if not config.allowed_origins:
         return [guard]
     # CORS comes first: a browser's preflight request carries no API key.

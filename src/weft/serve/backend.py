@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from weft.engine.beam import BeamParams, BeamResult
 from weft.spec.request import FinishReason, Request
 
 
@@ -73,8 +74,62 @@ class Counters(Protocol):
     def num_preemptions(self) -> int: ...
 
 
+class TierCounters(Protocol):
+    """Totals of what moved between the tiers of the prefix cache."""
+
+    @property
+    def num_stored_blocks(self) -> int: ...
+    @property
+    def num_spilled_blocks(self) -> int: ...
+    @property
+    def num_fetched_blocks(self) -> int: ...
+    @property
+    def num_loaded_blocks(self) -> int: ...
+    @property
+    def num_host_hit_tokens(self) -> int: ...
+    @property
+    def num_disk_hit_tokens(self) -> int: ...
+    @property
+    def num_skipped_blocks(self) -> int: ...
+    @property
+    def num_lost(self) -> int: ...
+    @property
+    def num_disk_failures(self) -> int: ...
+
+
+class TierStats(Protocol):
+    """What the tiers below the device hold now."""
+
+    @property
+    def num_host_blocks(self) -> int: ...
+    @property
+    def num_used_host_blocks(self) -> int: ...
+    @property
+    def num_disk_blocks(self) -> int: ...
+    @property
+    def num_used_disk_blocks(self) -> int: ...
+    @property
+    def counters(self) -> TierCounters: ...
+
+
+class SnapshotCounters(Protocol):
+    """Totals of the copies of recurrent states."""
+
+    @property
+    def num_saved(self) -> int: ...
+    @property
+    def num_restored(self) -> int: ...
+    @property
+    def num_skipped(self) -> int: ...
+
+
 class SchedulerStats(Protocol):
     """What the scheduler holds now."""
+
+    @property
+    def tiers(self) -> TierStats | None: ...
+    @property
+    def snapshots(self) -> SnapshotCounters | None: ...
 
     @property
     def num_running(self) -> int: ...
@@ -86,11 +141,26 @@ class SchedulerStats(Protocol):
     def counters(self) -> Counters: ...
 
 
+class SpeculationStats(Protocol):
+    """What guessing ahead did."""
+
+    @property
+    def num_drafts(self) -> int: ...
+    @property
+    def num_draft_tokens(self) -> int: ...
+    @property
+    def num_accepted_tokens(self) -> int: ...
+    @property
+    def num_accepted_by_position(self) -> Sequence[int]: ...
+
+
 class Stats(Protocol):
     """A snapshot of an engine."""
 
     @property
     def scheduler(self) -> SchedulerStats: ...
+    @property
+    def speculation(self) -> SpeculationStats | None: ...
 
 
 class Engine(Protocol):
@@ -98,6 +168,11 @@ class Engine(Protocol):
 
     @property
     def healthy(self) -> bool: ...
+
+    @property
+    def state(self) -> str:
+        """One word: "running", "paused" (requests wait), "asleep" or "torn" (they are refused)."""
+        ...
 
     async def submit(self, request: Request) -> AsyncIterator[Delta]:
         """Queue a request and return its deltas.
@@ -113,6 +188,10 @@ class Engine(Protocol):
         ...
 
     async def stats(self) -> Stats: ...
+
+    async def beam_search(self, prompt: Sequence[int], params: BeamParams) -> list[BeamResult]:
+        """Return the likeliest continuations of a prompt, best first."""
+        ...
 
 
 class Tokenizer(Protocol):

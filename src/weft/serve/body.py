@@ -20,7 +20,7 @@ class RequestBody(Body):
     """What the bodies of all work have: a model, and nulls that mean nothing was said."""
 
     model: str | None = None
-    # Names the end user to whoever reads the request; it never influences the output.
+    # Who asks: the tenant where the engine serves tenants fairly; it never influences the output.
     user: str | None = None
 
     @model_validator(mode="before")

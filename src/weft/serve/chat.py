@@ -33,7 +33,7 @@ class ChatEndpoint:
         service = self._service
         arrival_s = service.metrics.clock()
         body = parse(ChatBody, await read_json(request, service.config))
-        service.check_model(body.model)
+        adapter = service.names.adapter(body.model)
         sampling = body.to_sampling(service.tokenizer.encode)
         tools = body.offered_tools
         prompt = await service.prompts.chat(
@@ -47,7 +47,7 @@ class ChatEndpoint:
         with blame(body.structured_field):
             sampling = constrain(sampling, body, service.turns, inside_thoughts=inside)
         kind = "chat.completion.chunk" if body.stream else "chat.completion"
-        head = service.head("chatcmpl", kind)
+        head = service.head("chatcmpl", kind, adapter)
         starting = service.start(
             body, [prompt], sampling, head["id"], param="messages", arrival_s=arrival_s
         )
@@ -68,7 +68,8 @@ class ChatEndpoint:
             inside = self._service.prompts.opens_reasoning(prompt)
             reasoning = ReasoningParser(starts_inside=inside)
         if turns.tools is not None and body.offered_tools is not None:
-            tools = ToolParser(turns.tools)
+            schemas = {tool.function.name: tool.function.parameters for tool in body.tools}
+            tools = ToolParser(turns.tools, schemas)
         return Turn(reasoning, tools, None if body.parallel_tool_calls else 1)
 
     def _whole(

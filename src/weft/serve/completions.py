@@ -27,9 +27,9 @@ class CompletionEndpoint:
         service = self._service
         arrival_s = service.metrics.clock()
         body = parse(CompletionBody, await read_json(request, service.config))
-        service.check_model(body.model)
+        adapter = service.names.adapter(body.model)
         prompts = await service.prompts.completion(body.prompt)
-        head = service.head("cmpl", "text_completion")
+        head = service.head("cmpl", "text_completion", adapter)
         sampling = body.to_sampling(service.tokenizer.encode)
         starting = service.start(
             body, prompts, sampling, head["id"], param="prompt", arrival_s=arrival_s

@@ -12,6 +12,7 @@ import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from weft.core.errors import ContextLengthError, RequestError, UnsupportedError
+from weft.engine.beam import BeamParams, BeamResult
 from weft.serve.backend import Delta, Stats
 from weft.serve.errors import GenerationError
 from weft.spec.request import Request
@@ -159,7 +160,15 @@ class EncoderOnly:
     def healthy(self) -> bool:
         return self._embedder.healthy
 
+    @property
+    def state(self) -> str:
+        return "running"
+
     async def submit(self, request: Request) -> AsyncIterator[Delta]:
+        """Refuse."""
+        raise UnsupportedError("an encoder generates no text", fix="serve a decoder")
+
+    async def beam_search(self, prompt: Sequence[int], params: BeamParams) -> list[BeamResult]:
         """Refuse."""
         raise UnsupportedError("an encoder generates no text", fix="serve a decoder")
 

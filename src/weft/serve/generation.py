@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from weft.engine.beam import BeamResult
 from weft.serve.backend import Delta, Engine, PromptLogprobs
 from weft.serve.errors import GenerationError
 from weft.serve.metrics import SequenceTimer, ServerMetrics
@@ -121,6 +122,17 @@ class Generation:
                 Choice(index, prompt_index, request, stream, timer, self._prompt_only)
             )
 
+    def add(self, prompt_index: int, request: Request, result: BeamResult, text: str) -> None:
+        """Add a choice that is complete."""
+        timer = self._metrics.timer(len(request.tokens), self._arrival_s)
+        choice = Choice(len(self.choices), prompt_index, request, _nothing(), timer)
+        choice.text, choice.tokens = text, list(result.tokens)
+        choice.finish_reason = FinishReason.STOP if result.finished else FinishReason.LENGTH
+        for _ in result.tokens:
+            timer.token()
+        timer.finish(choice.finish_reason)
+        self.choices.append(choice)
+
     async def deltas(self) -> AsyncGenerator[tuple[Choice, Delta], None]:
         """Yield the deltas of all choices as they come, each already added to its choice.
 
@@ -132,6 +144,10 @@ class Generation:
             async for index, delta in merged:
                 choice = self.choices[index]
                 choice.take(delta)
+                if delta.prompt_logprobs is not None:  # scored once for all samples of a prompt
+                    for other in self.choices:
+                        if other.prompt_index == choice.prompt_index:
+                            other.prompt_logprobs = delta.prompt_logprobs
                 yield choice, delta
         finally:
             await merged.aclose()
@@ -168,6 +184,12 @@ class Generation:
             "total_tokens": num_prompt + num_generated,
             "prompt_tokens_details": {"cached_tokens": sum(cached.values())},
         }
+
+
+async def _nothing() -> AsyncIterator[Delta]:
+    """Return the stream of a choice that is complete."""
+    return
+    yield
 
 
 async def _merge(

@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 import weft
 from weft.core.errors import RequestError
 from weft.serve.backend import Stats
-from weft.serve.errors import NotFoundError
 from weft.serve.logprobs import token_text
 from weft.serve.metrics import CONTENT_TYPE
 from weft.serve.protocol import DetokenizeBody, TokenizeBody, parse
@@ -25,25 +24,19 @@ class InfoEndpoints:
 
     async def models(self, _: Request) -> JSONResponse:
         """``GET /v1/models``."""
-        return JSONResponse({"object": "list", "data": [self._model()]})
+        return JSONResponse({"object": "list", "data": self._models()})
 
     async def model(self, request: Request) -> JSONResponse:
         """``GET /v1/models/{model}``."""
         name = request.path_params["model"]
-        if name != self._service.model_name:
-            raise NotFoundError(
-                f"the model {name!r} is not served here",
-                fix=f"use {self._service.model_name!r}",
-                param="model",
-                code="model_not_found",
-            )
-        return JSONResponse(self._model())
+        self._service.names.adapter(name)
+        return JSONResponse(next(model for model in self._models() if model["id"] == name))
 
     async def tokenize(self, request: Request) -> JSONResponse:
         """``POST /tokenize``: the token ids of a text or a conversation."""
         service = self._service
         body = parse(TokenizeBody, await read_json(request, service.config))
-        service.check_model(body.model)
+        service.names.adapter(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise RequestError(
                 "tokenize needs one of prompt and messages", fix="send exactly one", param="prompt"
@@ -65,7 +58,7 @@ class InfoEndpoints:
         """``POST /detokenize``: the text of token ids, special tokens included."""
         service = self._service
         body = parse(DetokenizeBody, await read_json(request, service.config))
-        service.check_model(body.model)
+        service.names.adapter(body.model)
         service.prompts.check_tokens(body.tokens, param="tokens")
         text = service.tokenizer.decode(body.tokens, skip_special=False)
         return JSONResponse({"prompt": text})
@@ -92,15 +85,15 @@ class InfoEndpoints:
             }
         )
 
-    def _model(self) -> dict[str, Any]:
+    def _models(self) -> list[dict[str, Any]]:
         service = self._service
-        return {
-            "id": service.model_name,
+        common = {
             "object": "model",
             "created": service.created,
             "owned_by": "weft",
             "max_model_len": service.prompts.max_context,
         }
+        return [{**card, **common} for card in service.names.cards()]
 
 
 def _engine_numbers(stats: Stats) -> dict[str, float]:

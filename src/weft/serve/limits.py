@@ -25,6 +25,8 @@ class ServerConfig:
         port: TCP port; 0 lets the system choose a free one.
         api_key: Clients must send it as ``Authorization: Bearer KEY``. It protects every route
             but /health and the files of the chat page, which hold no data.
+        admin_key: Key for pausing, sleeping and changing weights (``weft.serve.admin``); without
+            one there are no such routes.
         max_body_bytes: Larger request bodies are refused with 413.
         max_choices: Most sequences (n times prompts) of one request.
         max_inputs: Most texts of one request for vectors or scores; OpenAI's limit by default.
@@ -32,23 +34,33 @@ class ServerConfig:
         allowed_hosts: Host names this server answers for. Empty means: this machine's loopback
             names when bound to loopback (which stops DNS rebinding), any name otherwise.
         allowed_origins: Web origins whose pages may call the API (CORS); none by default.
+        allow_adapter_updates: Let clients load adapters from folders of this machine and unload
+            them.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    admin_key: str | None = None
     max_body_bytes: int = 16 * 2**20
     max_choices: int = 64
     max_inputs: int = 2048
     drain_timeout_s: float = 30.0
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    allow_adapter_updates: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port is {self.port}", fix="choose 0 to 65535")
-        if self.api_key is not None and not self.api_key.strip():
-            raise ConfigError("api_key is empty", fix="give a key or leave api_key out")
+        for name in ("api_key", "admin_key"):
+            key = getattr(self, name)
+            if key is not None and not key.strip():
+                raise ConfigError(f"{name} is empty", fix=f"give a key or leave {name} out")
+        if self.admin_key is not None and self.admin_key == self.api_key:
+            raise ConfigError(
+                "admin_key is the API key, which every client has", fix="choose another admin_key"
+            )
         for name in ("max_body_bytes", "max_choices", "max_inputs", "drain_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix=f"{name} must be > 0")
@@ -64,9 +76,16 @@ class ServerConfig:
 class GuardMiddleware:
     """Refuses requests for foreign hosts and requests without the API key."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, public: Iterable[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        public: Iterable[str],
+        admin: Iterable[str] = (),
+    ) -> None:
         self._app = app
         self._config = config
+        self._admin = frozenset(admin)
         self._public = frozenset(public) | frozenset(PUBLIC_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +110,7 @@ class GuardMiddleware:
         )
 
     def _check_key(self, path: str, headers: Headers) -> AuthenticationError | None:
-        key = self._config.api_key
+        key = self._config.admin_key if path in self._admin else self._config.api_key
         if key is None or path in self._public:
             return None
         given = headers.get("authorization", "")
@@ -101,7 +120,8 @@ class GuardMiddleware:
             return None
         return AuthenticationError(
             "the API key is wrong" if token else "an API key is needed",
-            fix="send 'Authorization: Bearer KEY' with the key the server was started with",
+            fix="send 'Authorization: Bearer KEY' with the key the server was started with"
+            + (" as admin_key" if path in self._admin else ""),
         )
 
 

@@ -36,6 +36,8 @@ def create_engine_app(
         max_context=engine.core.scheduler.config.context_limit,
         renderer=None if template is None else Renderer(tokenizer),
         turns=None if template is None else _turn_format(template.source),
+        adapters=engine if engine.core.adapters.enabled else None,
+        admin=engine,
         web_folder=web_folder,
     )
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from weft.serve.backend import Stats
+from weft.serve.backend import SnapshotCounters, SpeculationStats, Stats, TierStats
 from weft.spec.request import FinishReason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +45,75 @@ _COUNTERS: dict[str, tuple[str, Callable[[Stats], float]]] = {
         lambda s: s.scheduler.counters.num_preemptions,
     ),
 }
+# Only of engines that have them.
+_TIER_GAUGES: dict[str, tuple[str, Callable[[TierStats], float]]] = {
+    "weft_host_tier_usage_perc": (
+        "Host tier in use; 1 is full.",
+        lambda t: t.num_used_host_blocks / max(t.num_host_blocks, 1),
+    ),
+    "weft_disk_tier_usage_perc": (
+        "Disk tier in use; 1 is full.",
+        lambda t: t.num_used_disk_blocks / max(t.num_disk_blocks, 1),
+    ),
+}
+_TIER_COUNTERS: dict[str, tuple[str, Callable[[TierStats], float]]] = {
+    "weft_tier_stored_blocks": (
+        "Blocks copied from the device to the host.",
+        lambda t: t.counters.num_stored_blocks,
+    ),
+    "weft_tier_loaded_blocks": (
+        "Blocks copied from the host to the device.",
+        lambda t: t.counters.num_loaded_blocks,
+    ),
+    "weft_tier_spilled_blocks": (
+        "Blocks written to disk.",
+        lambda t: t.counters.num_spilled_blocks,
+    ),
+    "weft_tier_fetched_blocks": (
+        "Blocks read from disk.",
+        lambda t: t.counters.num_fetched_blocks,
+    ),
+    "weft_tier_host_hit_tokens": (
+        "Tokens whose blocks were read from the host.",
+        lambda t: t.counters.num_host_hit_tokens,
+    ),
+    "weft_tier_disk_hit_tokens": (
+        "Tokens whose blocks were read from disk.",
+        lambda t: t.counters.num_disk_hit_tokens,
+    ),
+    "weft_tier_skipped_blocks": (
+        "Blocks not kept or not read, as the host tier was in use.",
+        lambda t: t.counters.num_skipped_blocks,
+    ),
+    "weft_tier_lost": (
+        "Sequences computed again, as their blocks could not be read.",
+        lambda t: t.counters.num_lost,
+    ),
+    "weft_tier_disk_failures": (
+        "Times the disk tier was switched off.",
+        lambda t: t.counters.num_disk_failures,
+    ),
+}
+_SNAPSHOT_COUNTERS: dict[str, tuple[str, Callable[[SnapshotCounters], float]]] = {
+    "weft_state_snapshots_saved": ("Recurrent states copied.", lambda s: s.num_saved),
+    "weft_state_snapshots_restored": ("Recurrent states put back.", lambda s: s.num_restored),
+    "weft_state_snapshots_skipped": (
+        "Recurrent states not copied for lack of a slot.",
+        lambda s: s.num_skipped,
+    ),
+}
+_T = TypeVar("_T")
+_SPECULATION: dict[str, tuple[str, Callable[[SpeculationStats], float]]] = {
+    "weft_spec_decode_num_drafts": ("Drafts that were verified.", lambda s: s.num_drafts),
+    "weft_spec_decode_num_draft_tokens": (
+        "Guesses that were verified.",
+        lambda s: s.num_draft_tokens,
+    ),
+    "weft_spec_decode_num_accepted_tokens": (
+        "Guesses that held.",
+        lambda s: s.num_accepted_tokens,
+    ),
+}
 
 
 class EngineCollector:
@@ -58,15 +128,38 @@ class EngineCollector:
         stats = self.stats
         if stats is None:
             return
-        names, values = list(self._labels), list(self._labels.values())
-        for name, (text, read) in _GAUGES.items():
-            gauge = GaugeMetricFamily(name, text, labels=names)
-            gauge.add_metric(values, read(stats))
-            yield gauge
-        for name, (text, read) in _COUNTERS.items():
-            counter = CounterMetricFamily(name, text, labels=names)
-            counter.add_metric(values, read(stats))
-            yield counter
+        yield from self._families(GaugeMetricFamily, _GAUGES, stats)
+        yield from self._families(CounterMetricFamily, _COUNTERS, stats)
+        tiers, snapshots = stats.scheduler.tiers, stats.scheduler.snapshots
+        if tiers is not None:
+            yield from self._families(GaugeMetricFamily, _TIER_GAUGES, tiers)
+            yield from self._families(CounterMetricFamily, _TIER_COUNTERS, tiers)
+        if snapshots is not None:
+            yield from self._families(CounterMetricFamily, _SNAPSHOT_COUNTERS, snapshots)
+        if stats.speculation is not None:
+            yield from self._families(CounterMetricFamily, _SPECULATION, stats.speculation)
+            yield self._accepted_by_position(stats.speculation)
+
+    def _accepted_by_position(self, stats: SpeculationStats) -> Metric:
+        family = CounterMetricFamily(
+            "weft_spec_decode_num_accepted_tokens_per_pos",
+            "Guesses that held, by how many tokens ahead; the nearest is 0.",
+            labels=[*self._labels, "position"],
+        )
+        for position, num_held in enumerate(stats.num_accepted_by_position):
+            family.add_metric([*self._labels.values(), str(position)], num_held)
+        return family
+
+    def _families(
+        self,
+        kind: type[GaugeMetricFamily | CounterMetricFamily],
+        table: dict[str, tuple[str, Callable[[_T], float]]],
+        stats: _T,
+    ) -> Iterator[Metric]:
+        for name, (text, read) in table.items():
+            family = kind(name, text, labels=list(self._labels))
+            family.add_metric(list(self._labels.values()), read(stats))
+            yield family
 
 
 class RateMeter:

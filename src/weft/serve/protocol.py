@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from weft.core.errors import RequestError
+from weft.engine.beam import BeamParams
 from weft.serve.body import Body, Int64, RequestBody
 from weft.serve.errors import from_validation
 from weft.serve.messages import MessageBody, ToolBody
@@ -43,6 +44,14 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 
 # Text to token ids.
 Encode = Callable[[str], Sequence[int]]
+
+
+# Fields that change what is drawn, which a search for the likeliest texts does not.
+_SHAPING = (
+    "presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids", "bad_words", "stop",
+    "stop_token_ids", "min_tokens", "prompt_logprobs", "response_format", "structured_outputs",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+)  # fmt: skip
 
 
 class StreamOptions(Body):
@@ -77,6 +86,11 @@ class SamplingBody(RequestBody, StructuredFields):
     priority: Int64 = 0
     cache_salt: str = ""
     return_token_ids: bool = False
+    skip_special_tokens: bool = SamplingParams.skip_special_tokens
+    # vLLM's beam search: n is the width.
+    use_beam_search: bool = False
+    length_penalty: float = BeamParams.length_penalty
+    early_stopping: bool = False
     prompt_logprobs: Int64 | None = None
 
     @model_validator(mode="after")
@@ -94,6 +108,29 @@ class SamplingBody(RequestBody, StructuredFields):
                 param="prompt_logprobs",
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_beams(self) -> Self:
+        if not self.use_beam_search:
+            return self
+        for name in (*_SHAPING, "stream", "logprobs", "return_token_ids", "tools", "echo"):
+            if name in self.model_fields_set and getattr(self, name):
+                raise RequestError(
+                    f"{name!r} cannot be combined with use_beam_search",
+                    fix="leave one of them out",
+                    param=name,
+                )
+        return self
+
+    def beams(self, *, max_tokens: int) -> BeamParams:
+        """Return how beams are searched."""
+        return BeamParams(
+            width=self.n,
+            max_tokens=max_tokens,
+            length_penalty=self.length_penalty,
+            early_stopping=self.early_stopping,
+            ignore_eos=self.ignore_eos,
+        )
 
     @property
     def structured_field(self) -> str | None:
@@ -151,6 +188,7 @@ class SamplingBody(RequestBody, StructuredFields):
                 min_tokens=self.min_tokens,
                 logprobs=logprobs,
                 prompt_logprobs=prompt_logprobs,
+                skip_special_tokens=self.skip_special_tokens,
                 structured=None if structure is None else structure.spec,
             )
 

@@ -12,19 +12,19 @@ from typing import Any
 from starlette.requests import Request
 
 import weft
-from weft.core.errors import RequestError, WeftError
+from weft.core.errors import RequestError, UnsupportedError, WeftError
 from weft.serve.backend import Engine, Stats, Tokenizer
 from weft.serve.encoder import TextEncoder
 from weft.serve.errors import (
     BodyTooLargeError,
     MediaTypeError,
-    NotFoundError,
     UnavailableError,
     describe,
 )
 from weft.serve.generation import Generation
 from weft.serve.limits import ServerConfig
 from weft.serve.metrics import ServerMetrics
+from weft.serve.names import AdapterEngine, ServedNames
 from weft.serve.prompts import Prompt, PromptReader
 from weft.serve.protocol import SamplingBody
 from weft.serve.sse import event
@@ -49,10 +49,12 @@ class Service:
         prompts: PromptReader,
         turns: TurnFormat,
         encoder: TextEncoder | None = None,
+        adapters: AdapterEngine | None = None,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.model_name = model_name
+        self.names = ServedNames(model_name, adapters)
         self.config = config
         self.prompts = prompts
         self.turns = turns
@@ -63,13 +65,16 @@ class Service:
         self._last_stats: Stats | None = None
 
     def check_model(self, name: str | None) -> None:
-        """Refuse a request for a model that is not served here; no name means this one."""
-        if name not in (None, self.model_name):
-            raise NotFoundError(
-                f"the model {name!r} is not served here",
+        """Refuse work on a model that is not served here; no name means this one.
+
+        Raises:
+            NotFoundError: nothing has this name.
+            UnsupportedError: an adapter has, and this work is the model's alone.
+        """
+        if self.names.adapter(name):
+            raise UnsupportedError(
+                f"{name!r} is an adapter, which completes prompts and chats only",
                 fix=f"use {self.model_name!r}",
-                param="model",
-                code="model_not_found",
             )
 
     def check_alive(self) -> None:
@@ -85,13 +90,13 @@ class Service:
             self._last_stats = await asyncio.wait_for(self.engine.stats(), STATS_TIMEOUT_S)
         return self._last_stats
 
-    def head(self, prefix: str, kind: str) -> dict[str, Any]:
-        """Return the fields that begin every answer and chunk."""
+    def head(self, prefix: str, kind: str, model: str | None = None) -> dict[str, Any]:
+        """Return the fields that begin every answer and chunk; no model means the server's own."""
         return {
             "id": f"{prefix}-{uuid.uuid4().hex}",
             "object": kind,
             "created": int(time.time()),
-            "model": self.model_name,
+            "model": model or self.model_name,
             "system_fingerprint": f"weft-{weft.__version__}",
         }
 
@@ -112,27 +117,54 @@ class Service:
             UnavailableError: the engine is not alive.
         """
         self.check_alive()
+        adapter = self.names.adapter(body.model)
         self._check_choices(body.n, len(prompts))
         for tokens in prompts:
             self.prompts.check_fit(tokens, body.num_asked_tokens, param=param)
-        requests = [
-            (
-                index,
-                engine_request.Request(
-                    id=f"{request_id}-{index}-{sequence}",
-                    tokens=tokens,
-                    sampling=sampling,
-                    priority=body.priority,
-                    cache_salt=body.cache_salt,
-                    sequence=sequence,
-                ),
+        if body.use_beam_search:
+            return await self._search_beams(body, prompts, sampling, request_id, arrival_s)
+        firsts = [
+            engine_request.Request(
+                id=f"{request_id}-{index}",
+                tokens=tokens,
+                sampling=sampling,
+                priority=body.priority,
+                cache_salt=body.cache_salt,
+                adapter=adapter,
+                tenant=body.user or "",
             )
             for index, tokens in enumerate(prompts)
-            for sequence in range(body.n)
+        ]
+        requests = [
+            (index, request)
+            for index, first in enumerate(firsts)
+            for request in engine_request.forked(first, body.n)
         ]
         generation = Generation(self.engine, self.metrics, arrival_s, prompt_only=body.prompt_only)
         with blame(body.structured_field):
             await generation.submit(requests)
+        return generation
+
+    async def _search_beams(
+        self,
+        body: SamplingBody,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams,
+        request_id: str,
+        arrival_s: float,
+    ) -> Generation:
+        """Return a generation whose choices are there already."""
+        if self.names.adapter(body.model):
+            raise UnsupportedError(
+                "beams are searched with the model alone", fix="leave the adapter out"
+            )
+        generation = Generation(self.engine, self.metrics, arrival_s)
+        for index, tokens in enumerate(prompts):
+            room = self.prompts.max_context - len(tokens)
+            params = body.beams(max_tokens=min(sampling.max_tokens or room, room))
+            request = engine_request.Request(f"{request_id}-{index}", tokens, sampling)
+            for result in await self.engine.beam_search(tokens, params):
+                generation.add(index, request, result, self.tokenizer.decode(result.tokens))
         return generation
 
     def error_event(self, error: Exception) -> str:

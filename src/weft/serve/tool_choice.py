@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from weft.serve.turns import TurnFormat
 from weft.spec.sampling import SamplingParams
 from weft.spec.structured import (
     AfterThoughts,
+    Fields,
     JSONObject,
     JSONSchema,
     StructuredSpec,
@@ -20,6 +22,10 @@ from weft.spec.structured import (
 )
 from weft.text.parsers.reasoning import CLOSING, OPENING
 from weft.text.parsers.tools import FORMATS, ToolFormat
+
+_BARE_NAME = re.compile(r"[\w.\-]+")
+# What ``weft.text.parsers`` takes for the end of a bare text.
+_ENDS_OF_FIELDS = ("<parameter=", "</parameter>", "</function>", "</tool_call>")
 
 if TYPE_CHECKING:
     from weft.serve.messages import FunctionBody
@@ -77,6 +83,8 @@ def constrain(
         turns: How the model writes its turns.
         inside_thoughts: The prompt has opened the thoughts.
     """
+    if body.offered_tools is not None and turns.tools is not None and FORMATS[turns.tools].special:
+        sampling = dataclasses.replace(sampling, skip_special_tokens=False)
     spec = sampling.structured
     calls = _calls(body, turns, spec)
     spec = spec if calls is None else calls
@@ -104,54 +112,82 @@ def _calls(body: ChatBody, turns: TurnFormat, answer: StructuredSpec | None) -> 
             )
         name = chosen_function(body.tool_choice)
         wanted = [it for it in functions if name in (None, it.name)]
-        tags = _tags(wanted, turns.tools, form, "tool_choice")
-        return Tagged(tags, form.separator, only_one=only_one or name is not None)
+        tags = _tags(wanted, form)
+        return _tagged(form, tags, only_one=only_one or name is not None)
     if answer is not None:
         if not form.opening or not isinstance(answer, JSONSchema | JSONObject):
             raise UnsupportedError(
                 "this model's tool calls and such an answer cannot be told apart",
                 fix="use tool_choice 'none' or 'required'",
             )
-        tags = _tags(functions, turns.tools, form, "tools")
-        return Tagged(tags, form.separator, only_one=only_one, otherwise=answer)
+        return _tagged(form, _tags(functions, form), only_one=only_one, otherwise=answer)
     if not any(function.strict for function in functions):
         return None
-    tags = _tags(functions, turns.tools, form, "tools", only_strict=True)
     if not form.opening:
-        raise _unsupported(turns.tools, "tools")
-    return Tagged(tags, form.separator, trigger=form.opening, only_one=only_one)
+        raise RequestError(
+            f"free calls cannot be told from text in this model's format {turns.tools!r}",
+            fix="leave strict out and check the calls, or demand them by tool_choice",
+            param="tools",
+        )
+    tags = _tags(functions, form, only_strict=True)
+    return _tagged(form, tags, only_one=only_one, trigger=form.trigger)
+
+
+def _tagged(
+    form: ToolFormat,
+    tags: tuple[Tag, ...],
+    *,
+    only_one: bool,
+    trigger: str | None = None,
+    otherwise: JSONSchema | JSONObject | None = None,
+) -> Tagged:
+    opening, closing = form.group
+    return Tagged(
+        tags,
+        form.separator,
+        trigger,
+        only_one=only_one,
+        otherwise=otherwise,
+        opening=opening,
+        closing=closing,
+    )
 
 
 def _tags(
-    functions: Sequence[FunctionBody],
-    name: str,
-    form: ToolFormat,
-    param: str,
-    *,
-    only_strict: bool = False,
+    functions: Sequence[FunctionBody], form: ToolFormat, *, only_strict: bool = False
 ) -> tuple[Tag, ...]:
-    if form.written is None:
-        raise _unsupported(name, param)
     before, after = form.written
     return tuple(
         Tag(
-            before.replace("NAME", json.dumps(function.name, ensure_ascii=False)),
-            _arguments(function, constrained=function.strict or not only_strict),
+            _named(before, function.name),
+            _arguments(function, form, constrained=function.strict or not only_strict),
             after,
         )
         for function in functions
     )
 
 
-def _arguments(function: FunctionBody, *, constrained: bool) -> JSONSchema:
-    schema = function.parameters if constrained else {}
+def _named(text: str, name: str) -> str:
+    """Put a function's name in; a format that writes it bare has no way to quote it."""
+    if "BARE_NAME" not in text:
+        return text.replace("NAME", json.dumps(name, ensure_ascii=False))
+    if not _BARE_NAME.fullmatch(name):
+        raise RequestError(
+            f"the function {name!r} cannot be called in this model's format",
+            fix="name it with letters, digits, '_', '-' and '.'",
+            param="tools",
+        )
+    return text.replace("BARE_NAME", name)
+
+
+def _arguments(
+    function: FunctionBody, form: ToolFormat, *, constrained: bool
+) -> JSONSchema | Fields:
+    schema = function.parameters if constrained or form.field is not None else {}
     # Arguments are an object, also where a schema forgets to say so.
-    return JSONSchema.of(schema if "type" in schema else {**schema, "type": "object"})
-
-
-def _unsupported(name: str, param: str) -> RequestError:
-    return RequestError(
-        f"calls cannot be constrained in this model's format {name!r}",
-        fix="use tool_choice 'auto' without strict, and check the calls",
-        param=param,
-    )
+    schema = schema if "type" in schema else {**schema, "type": "object"}
+    if form.field is None:
+        return JSONSchema.of(schema)
+    begin, end = form.field
+    text = json.dumps(schema, ensure_ascii=False)
+    return Fields(text, begin, end, forbidden=_ENDS_OF_FIELDS)

@@ -38,6 +38,11 @@ class CacheKinds:
         return {}
 
     @property
+    def rotated_cache(self) -> Mapping[str, int]:
+        """How many of the last numbers of what is kept by a name are rotated keys beside others."""
+        return {}
+
+    @property
     def states(self) -> Mapping[str, StateSpec]:
         """Name and state per sequence of what a recurrence carries."""
         return {}

@@ -111,3 +111,8 @@ class MLASpec(CacheKinds):
         if self.indexer is not None:
             cache["index_keys"] = (self.indexer.head_dim,)
         return cache
+
+    @property
+    def rotated_cache(self) -> Mapping[str, int]:
+        """The rotated key behind the latent."""
+        return {"latent": self.rope_head_dim}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from weft.spec.sampling import SamplingParams
 
@@ -47,3 +47,24 @@ class Request:
     adapter: str = ""
     tenant: str = ""
     fork_of: str | None = None
+
+
+def forked(request: Request, num_samples: int) -> list[Request]:
+    """Return a request and forks of it that draw further samples of its prompt.
+
+    The prompt is computed, and scored if that was asked for, with the first of them alone.
+    """
+    without_prompt = replace(request.sampling, prompt_logprobs=None)
+    return [
+        request,
+        *(
+            replace(
+                request,
+                id=f"{request.id}-{sample}",
+                sampling=without_prompt,
+                sequence=sample,
+                fork_of=request.id,
+            )
+            for sample in range(1, num_samples)
+        ),
+    ]

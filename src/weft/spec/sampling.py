@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from weft.core.errors import RequestError
 from weft.spec.structured import PARAM, StructuredSpec
 
+# Most alternatives of one token (OpenAI's limit).
+MAX_LOGPROBS = 20
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -37,6 +40,7 @@ class SamplingParams:
         prompt_logprobs: Return the log-probability of each prompt token but the first, as the model
             itself gives it (temperature 1, nothing added), and of this many alternatives. The
             prompt is then computed whole, cached or not.
+        skip_special_tokens: Leave special tokens out of the text; they are among the tokens always.
         structured: What the text must look like. End tokens can be drawn exactly where it is
             complete, and then also before ``min_tokens`` if nothing else can follow. Stop texts
             may still cut it.
@@ -61,6 +65,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    skip_special_tokens: bool = True
     structured: StructuredSpec | None = None
 
     def __post_init__(self) -> None:
@@ -74,8 +79,8 @@ class SamplingParams:
         _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         _within("min_tokens", self.min_tokens, 0, None)
-        _within("logprobs", self.logprobs, 0, 20)
-        _within("prompt_logprobs", self.prompt_logprobs, 0, 20)
+        _within("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        _within("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
         if self.top_p == 0.0:
             raise RequestError(
                 "top_p is 0; it keeps no token",

@@ -105,11 +105,91 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """The properties of an object one by one, each between texts of its own.
+
+    Properties come in the order in which the schema lists them. One whose type is "string" is
+    written as it is, any other as JSON (Qwen3-Coder's calls).
+
+    Attributes:
+        schema: Of an object, as JSON text.
+        begin: Before each value, with NAME for the property's.
+        end: Behind each value.
+        forbidden: What a string must not contain, as its reader would take it for an end.
+    """
+
+    schema: str
+    begin: str
+    end: str
+    forbidden: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = sorted(set(self.value) - _FIELDS_KEYWORDS)
+        if wrong:
+            raise RequestError(
+                f"the schema says {wrong[0]!r}, which cannot be enforced property by property",
+                fix="describe the object by type, properties and required",
+                param=PARAM,
+            )
+        missing = sorted(set(self.value.get("required", ())) - set(self.properties))
+        if missing:
+            raise RequestError(
+                f"the schema requires {missing[0]!r} and does not describe it",
+                fix="list it in properties",
+                param=PARAM,
+            )
+        for name, schema in self.properties.items():
+            _check_field(name, schema)
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The schema."""
+        return json.loads(self.schema)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The schemas of the properties, by name."""
+        return self.value.get("properties", {})
+
+
+# What an object's schema may say where its properties are written one by one.
+_FIELDS_KEYWORDS = {
+    "type", "properties", "required", "additionalProperties", "title", "description", "$schema",
+    "$defs", "definitions", "strict",
+}  # fmt: skip
+_BARE_STRING_KEYWORDS = {
+    "type", "enum", "const", "title", "description", "default", "examples", "minLength",
+    "maxLength",
+}  # fmt: skip
+
+
+def is_bare(schema: Any) -> bool:
+    """Return whether a property with this schema is written as it is, not as JSON."""
+    return isinstance(schema, dict) and schema.get("type") == "string"
+
+
+def _check_field(name: str, schema: Any) -> None:
+    if not name or any(letter in ">\n" or letter.isspace() for letter in name):
+        raise RequestError(
+            f"the property {name!r} cannot be written in a tag",
+            fix="name it without white space and '>'",
+            param=PARAM,
+        )
+    wrong = sorted(set(schema) - _BARE_STRING_KEYWORDS) if is_bare(schema) else []
+    if wrong:
+        raise RequestError(
+            f"the property {name!r} says {wrong[0]!r}, which cannot be enforced for a bare text",
+            fix="leave it out",
+            param=PARAM,
+        )
+
+
+@dataclass(frozen=True)
 class Tag:
     """A structure between two fixed texts, such as the arguments of one tool in its call."""
 
     begin: str
-    content: JSONSchema
+    content: JSONSchema | Fields
     end: str
 
     def __post_init__(self) -> None:
@@ -123,10 +203,13 @@ class Tagged:
     Attributes:
         tags: Each of them may come, any number of times.
         separator: Between two tags.
-        trigger: None: the text is one or more tags. A text that all tags begin with: free text
-            may stand before, between and after tags, and whoever writes this text writes a tag.
+        trigger: None: the text is one or more tags. A text that all tags (or ``opening``) begin
+            with: free text may stand before, between and after tags, and whoever writes this text
+            writes a tag.
         only_one: At most one tag; with a trigger, the text ends with it.
         otherwise: Without a trigger: what the text may be instead; it must not begin as tags do.
+        opening: Before the first of several tags.
+        closing: Behind the last.
     """
 
     tags: tuple[Tag, ...]
@@ -134,6 +217,8 @@ class Tagged:
     trigger: str | None = None
     only_one: bool = False
     otherwise: JSONSchema | JSONObject | None = None
+    opening: str = ""
+    closing: str = ""
 
     def __post_init__(self) -> None:
         if not self.tags:
@@ -141,7 +226,8 @@ class Tagged:
         trigger = self.trigger
         if trigger is None:
             return
-        wrong = next((tag.begin for tag in self.tags if not tag.begin.startswith(trigger)), None)
+        begins = [self.opening] if self.opening else [tag.begin for tag in self.tags]
+        wrong = next((begin for begin in begins if not begin.startswith(trigger)), None)
         if wrong is not None or not trigger:
             raise RequestError(
                 f"the tag {wrong!r} does not begin with the trigger {trigger!r}",

@@ -88,6 +88,10 @@ ANSWERS = {
         "<｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
         f"```json\n{json.dumps(CALL['arguments'])}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
     ),
+    "deepseek_v31": (
+        "Let me look.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+        f"{json.dumps(CALL['arguments'])}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    ),
     "mistral": f"Let me look.\n[TOOL_CALLS][{json.dumps(CALL)}]",
     "llama": f"<|python_tag|>{json.dumps({'name': CALL['name'], 'parameters': CALL['arguments']})}",
 }
@@ -118,9 +122,22 @@ def test_several_calls():
     text = f"<tool_call>{one}</tool_call><tool_call>{one}</tool_call>"
     assert parse("hermes", [text])[1] == [ToolCall("a", "{}")] * 2
     assert parse("llama", [f"{one}; {one}"])[1] == [ToolCall("a", "{}")] * 2
-    assert parse("mistral", ['[TOOL_CALLS]f.g{"x": 1}'])[1] == [ToolCall("f.g", '{"x": 1}')]
+    for between in ("", "[ARGS]", "[CALL_ID]a1b2c3d4e[ARGS]"):
+        text = f'[TOOL_CALLS]f.g{between}{{"x": 1}}'
+        assert parse("mistral", [text])[1] == [ToolCall("f.g", '{"x": 1}')]
     v31 = '<｜tool▁call▁begin｜>f<｜tool▁sep｜>{"x": 1}<｜tool▁call▁end｜>'
     assert parse("deepseek", [v31])[1] == [ToolCall("f", '{"x": 1}')]
+
+
+def test_a_schema_tells_bare_texts_from_json():
+    text = (
+        "<tool_call><function=f><parameter=a>\n5\n</parameter>"
+        "<parameter=b>\n5\n</parameter></function></tool_call>"
+    )
+    schema = {"properties": {"a": {"type": "string"}, "b": {"type": ["string", "integer"]}}}
+    for schemas, expected in (({}, (5, 5)), ({"f": schema}, ("5", 5)), ({"f": None}, (5, 5))):
+        (call,) = ToolParser("qwen_xml", schemas).push(text).calls
+        assert tuple(json.loads(call.arguments).values()) == expected
 
 
 def test_arguments_written_as_text_are_read():
@@ -132,6 +149,8 @@ def test_format_is_told_by_the_template():
     assert detect_format("<tool_call>\n<function=...") == "qwen_xml"
     assert detect_format("{{ '<tool_call>' }}") == "hermes"
     assert detect_format("[TOOL_CALLS]") == "mistral"
+    assert detect_format("<｜tool▁call▁begin｜> ```json") == "deepseek"
+    assert detect_format("<｜tool▁call▁begin｜> name") == "deepseek_v31"
     assert detect_format("no tools") is None
     with pytest.raises(ConfigError, match="hermes"):
         ToolParser("hermes2")

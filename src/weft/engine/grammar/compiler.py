@@ -76,7 +76,7 @@ class GrammarCompiler:
     def _compile(self, spec: StructuredSpec) -> Any:
         llguidance = require("llguidance", extra="grammar")
         try:
-            source = to_source(spec, llguidance)
+            source = to_source(spec, llguidance, self._special_ids())
         except ValueError as error:
             raise _refused(str(error)) from error
         limits = llguidance.LLParserLimits(verbose_errors=False)
@@ -90,6 +90,11 @@ class GrammarCompiler:
         with self._lock:
             self.num_compiled += 1
         return matcher
+
+    def _special_ids(self) -> dict[str, int]:
+        """Return the ids of the special tokens by their texts."""
+        texts = ((id, self._tokenizer.special_text(id)) for id in range(self._vocab_size))
+        return {text: id for id, text in texts if text}
 
     def _tokens(self, llguidance: Any) -> Any:
         """Return llguidance's form of the vocabulary, built at the first use."""

@@ -53,6 +53,16 @@ def uniform(
     return bits.astype(np.float64) * 2.0**-53
 
 
+def derive(uniform_R: NDArray[np.float64], stream: int) -> NDArray[np.float64]:
+    """Return further numbers of the rows, one per row and ``stream`` (counted from 1).
+
+    They are as random as the row's own and, for all that can be told, independent of it: the
+    counter is the row's number itself.
+    """
+    bits_R = (uniform_R * 2.0**53).astype(np.uint64)
+    return uniform(np.full_like(bits_R, stream), np.zeros_like(bits_R), bits_R)
+
+
 def as_uint64(values: Sequence[int]) -> UInt64Array:
     """Turn integers of any size or sign into an array of their lowest 64 bits."""
     return np.array([value & _MASK_64 for value in values], dtype=np.uint64)

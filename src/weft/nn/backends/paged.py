@@ -71,17 +71,21 @@ class PagedBackend:
         rule: ScoreRule,
         kv_source: int | None,
     ) -> Tensor:
-        """Write the new keys and values, then attend to the whole context."""
+        """Write the new keys and values, then attend to the whole context.
+
+        A token sees its own key and value as they are stored, quantized or not: whether others
+        were computed in the same step or long before makes no difference.
+        """
         source = layer if kv_source is None else kv_source
         if k_TKH is not None and v_TKV is not None:
             self.cache.write(source, {"keys": k_TKH, "values": v_TKV}, self.batch.slots_T)
-        stored = self.cache.tokens[source]
+        stored = self.cache.read(source)
         return paged_attention(q_TNH, stored["keys"], stored["values"], self.batch.layout, rule)
 
     def attend_latent(self, layer: int, tokens: LatentTokens, spec: MLASpec) -> Tensor:
         """Write the new latents, then attend to the whole context."""
         self.cache.write(layer, tokens.cached, self.batch.slots_T)
-        return attend_paged(tokens, self.cache.tokens[layer], self.batch.layout, spec)
+        return attend_paged(tokens, self.cache.read(layer), self.batch.layout, spec)
 
     def scan(
         self, layer: int, name: str, recurrence: Recurrence, inputs_T: Sequence[Tensor]

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from weft.ops import PagedLayout
+from weft.ops.scaled_rows import Rows
 from weft.spec import MLASpec
 
 # Positions whose latents and scores are held at once, for each sequence.
 SPLIT_SIZE = 1024
 
 
-def mix_in_splits(q_BNE: Tensor, latents_SE: Tensor, layout: PagedLayout, spec: MLASpec) -> Tensor:
+def mix_in_splits(q_BNE: Tensor, latents_SE: Rows, layout: PagedLayout, spec: MLASpec) -> Tensor:
     """Return each head's softmax-weighted sum of its sequence's latents, [B, N, C].
 
     All heads read the same latents, once. Splits are joined by the running maximum and sum of

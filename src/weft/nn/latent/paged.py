@@ -16,18 +16,26 @@ from weft.nn.latent.modes import absorb_queries, absorb_values, attend_absorbed,
 from weft.nn.latent.selection import select
 from weft.nn.latent.tokens import IndexTokens, LatentTokens
 from weft.ops import PagedLayout
+from weft.ops.scaled_rows import Rows
 from weft.plan.mla_mode import prefer_absorbed
 from weft.spec import MLASpec
 
 
 def attend_paged(
-    tokens: LatentTokens, stored: Mapping[str, Tensor], layout: PagedLayout, spec: MLASpec
+    tokens: LatentTokens, stored: Mapping[str, Rows], layout: PagedLayout, spec: MLASpec
 ) -> Tensor:
     """Attend from each sequence's new tokens to its cached latents, [T, N, V].
 
     The step's own latents must already be in ``stored``, the layer's tensors by their names in
-    ``MLASpec.token_cache``. Single tokens that attend to everything share one call.
+    ``MLASpec.token_cache``. Single tokens that attend to everything share one call; where tokens
+    are to be computed apart, each takes the mode of a single token.
     """
+    if layout.apart:
+        pieces = [
+            _attend_sequence(tokens, slice(place, place + 1), stored, alone, 0, spec)
+            for place, alone in enumerate(layout.single_tokens)
+        ]
+        return torch.cat(pieces)
     together = [row for row in range(len(layout.query_lengths)) if _is_decode(row, layout, spec)]
     if len(together) == len(layout.query_lengths):
         return _attend_decodes(tokens.q_TNH, tokens.up_NMC, stored["latent"], layout, spec)
@@ -73,7 +81,7 @@ def _pick(layout: PagedLayout, rows: list[int]) -> PagedLayout:
 
 
 def _attend_decodes(
-    q_BNH: Tensor, up_NMC: Tensor, latents_SE: Tensor, layout: PagedLayout, spec: MLASpec
+    q_BNH: Tensor, up_NMC: Tensor, latents_SE: Rows, layout: PagedLayout, spec: MLASpec
 ) -> Tensor:
     """Attend absorbed from one token per sequence, [B, N, V]."""
     q_BNE = absorb_queries(q_BNH, up_NMC, spec)
@@ -83,7 +91,7 @@ def _attend_decodes(
 def _attend_sequence(
     tokens: LatentTokens,
     span: slice,
-    stored: Mapping[str, Tensor],
+    stored: Mapping[str, Rows],
     layout: PagedLayout,
     row: int,
     spec: MLASpec,

@@ -9,6 +9,8 @@
 - ``paged.py``      decode rows share one masked SDPA call, prefill chunks run one by one.
 - ``segments.py``   long sequences in shifted groups (LongLoRA), with a memory (Transformer-XL) or
   with global tokens (Longformer).
+- ``split_kv.py``   parts of a context, each with its largest score and sum, merged to the whole.
+- ``triton_paged.py``, ``triton_kernels.py``  decode steps on a GPU, in splits of a fixed size.
 - ``native.py``     the paged op in C: no gather, and the same bits for a token in any batch or
   chunk, which is why it also runs prefill.
 - ``native_packed.py``  the packed op in C, forward and backward.

@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from weft.ops.attention.rule import ScoreRule
+
 
 @dataclass(frozen=True)
 class PagedLayout:
@@ -20,14 +22,18 @@ class PagedLayout:
     Attributes:
         query_lengths: Tokens computed in this step.
         context_lengths: Tokens in the cache after this step, computed ones included.
-        slots_BS: Cache slot of every position, int64, [B, max context], padded with 0.
+        slots_BS: Cache slot of every position, int64, [B, max context]. Padding names slots,
+            too; they are read with weight zero, so they should be the sequence's own.
         decode: Whether every sequence computes exactly one token.
+        apart: Give each token the same bits whatever it is computed with: who has no kernel that
+            does so anyway computes one of ``single_tokens`` at a time.
     """
 
     query_lengths: tuple[int, ...]
     context_lengths: tuple[int, ...]
     slots_BS: Tensor
     decode: bool
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Check what the C kernel, which reads through these numbers, could not survive."""
@@ -65,14 +71,24 @@ class PagedLayout:
         pairs = zip(self.query_lengths, self.context_lengths, strict=True)
         return sum(queries * context for queries, context in pairs)
 
-    def visible_BS(self, window: int | None) -> Tensor:
-        """Return which cached positions the last token of each sequence sees, bool."""
-        if window not in self._visible:
-            mask_BS = self.distances_BS <= 0
-            if window is not None:
-                mask_BS &= self.distances_BS > -window
-            self._visible[window] = mask_BS
-        return self._visible[window]
+    @cached_property
+    def single_tokens(self) -> list[PagedLayout]:
+        """A layout for each token alone, whose shapes depend on the token's position only."""
+        return [
+            PagedLayout((1,), (place + 1,), self.slots_BS[row : row + 1, : place + 1], decode=True)
+            for row, place in zip(self.rows_T.tolist(), self.positions_T.tolist(), strict=True)
+        ]
+
+    def visible_BS(self, window: int | None, num_first: int = 0) -> Tensor:
+        """Return which cached positions the last token of each sequence sees, bool.
+
+        ``window`` and ``num_first`` are those of ``ScoreRule``.
+        """
+        key = (window, num_first)
+        if key not in self._visible:
+            rule = ScoreRule(1.0, window, num_first=num_first)
+            self._visible[key] = rule.visible(self.distances_BS)
+        return self._visible[key]
 
     @cached_property
     def distances_BS(self) -> Tensor:
@@ -82,5 +98,5 @@ class PagedLayout:
         return torch.arange(self.slots_BS.shape[1], device=device) - lasts_B1
 
     @cached_property
-    def _visible(self) -> dict[int | None, Tensor]:
+    def _visible(self) -> dict[tuple[int | None, int], Tensor]:
         return {}

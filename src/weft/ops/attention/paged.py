@@ -13,12 +13,16 @@ from weft.ops.attention.layout import PagedLayout
 from weft.ops.attention.packed import attend_rows
 from weft.ops.attention.rule import ScoreRule
 from weft.ops.attention.softmax import softmax_attention
+from weft.ops.scaled_rows import Rows
 
 
 def paged_attention(
-    q_TNH: Tensor, k_SKH: Tensor, v_SKV: Tensor, layout: PagedLayout, rule: ScoreRule
+    q_TNH: Tensor, k_SKH: Rows, v_SKV: Rows, layout: PagedLayout, rule: ScoreRule
 ) -> Tensor:
     """Attend from each sequence's new tokens to its cached positions."""
+    if layout.apart:
+        pairs = zip(q_TNH.split(1), layout.single_tokens, strict=True)
+        return torch.cat([decode_rows(q, k_SKH, v_SKV, alone, rule) for q, alone in pairs])
     if layout.decode:
         return decode_rows(q_TNH, k_SKH, v_SKV, layout, rule)
     outputs = []
@@ -33,7 +37,7 @@ def paged_attention(
 
 
 def decode_rows(
-    q_BNH: Tensor, k_SKH: Tensor, v_SKV: Tensor, layout: PagedLayout, rule: ScoreRule
+    q_BNH: Tensor, k_SKH: Rows, v_SKV: Rows, layout: PagedLayout, rule: ScoreRule
 ) -> Tensor:
     """Attend from one token of each sequence.
 
@@ -49,7 +53,7 @@ def decode_rows(
         v_BKSV,
         scale=rule.scale,
         softcap=rule.softcap,
-        visible=layout.visible_BS(rule.window)[:, None, None, :],
+        visible=layout.visible_BS(rule.window, rule.num_first)[:, None, None, :],
         bias=None if bias_BN1S is None else bias_BN1S.squeeze(2).unflatten(1, groups),
         sinks_N11=None if rule.sinks_N is None else rule.sinks_N.view(*groups, 1),
     )

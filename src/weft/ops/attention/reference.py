@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weft.ops.attention.layout import PagedLayout
 from weft.ops.attention.rule import ScoreRule, distances
+from weft.ops.scaled_rows import Rows
 
 
 def packed_attention(
@@ -27,7 +28,7 @@ def packed_attention(
 
 
 def paged_attention(
-    q_TNH: Tensor, k_SKH: Tensor, v_SKV: Tensor, layout: PagedLayout, rule: ScoreRule
+    q_TNH: Tensor, k_SKH: Rows, v_SKV: Rows, layout: PagedLayout, rule: ScoreRule
 ) -> Tensor:
     """Attend from each sequence's new tokens to its cached positions."""
     outputs = []

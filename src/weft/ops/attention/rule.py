@@ -24,6 +24,8 @@ class ScoreRule:
         scale: Factor on the products.
         window: A query sees this many positions including its own, and without ``causal`` as
             many to the right; none means all.
+        num_first: Positions at a sequence's start that a query sees beyond its window, if not
+            ahead of it (attention sinks of StreamingLLM, arXiv:2309.17453).
         causal: Queries see no later position.
         softcap: ``cap(x) = softcap * tanh(x / softcap)`` (Gemma 2, arXiv:2408.00118).
         sinks_N: A score per head that takes part in the softmax and has no value (gpt-oss).
@@ -39,23 +41,27 @@ class ScoreRule:
     sinks_N: Tensor | None = None
     slopes_N: Tensor | None = None
     bias_NR: Tensor | None = None
+    num_first: int = 0
 
     @property
     def is_plain(self) -> bool:
         """Whether only scale, window and causality matter: what the C kernels know."""
         extras = (self.softcap, self.sinks_N, self.slopes_N, self.bias_NR)
-        return self.causal and all(extra is None for extra in extras)
+        return self.causal and not self.num_first and all(extra is None for extra in extras)
 
     def sees_all(self, num_keys: int) -> bool:
         """Return whether neither causality nor the window hides a key."""
         return not self.causal and (self.window is None or self.window >= num_keys)
 
     def visible(self, distance: Tensor) -> Tensor:
-        """Return which distances may be seen, bool, in their shape."""
+        """Return which distances may be seen, bool, in their shape; keys are the last axis."""
         mask = distance <= 0 if self.causal else torch.ones_like(distance, dtype=torch.bool)
-        if self.window is not None:
-            mask &= distance.abs() < self.window
-        return mask
+        if self.window is None:
+            return mask
+        near = distance.abs() < self.window
+        if self.num_first:
+            near |= torch.arange(distance.shape[-1], device=distance.device) < self.num_first
+        return mask & near
 
     def bias(self, distance: Tensor) -> Tensor | None:
         """Return what is added to the scores of each distance, [*shape[:-2], N, T, S], or none."""

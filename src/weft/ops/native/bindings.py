@@ -36,7 +36,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "weft_packed_attention_forward": (*(_POINTER,) * 6, *(_SIZE,) * 5, _FLOAT, _INT),
     "weft_packed_attention_backward": (*(_POINTER,) * 10, *(_SIZE,) * 5, _FLOAT, _INT),
     "weft_has_wide_registers": (),
-    "weft_paged_attention": (*(_POINTER,) * 8, *(_SIZE,) * 8, _FLOAT, *(_INT,) * 3),
+    "weft_paged_attention": (*(_POINTER,) * 10, *(_SIZE,) * 9, _FLOAT, *(_INT,) * 3),
 }
 _RETURNS: dict[str, type] = {
     "weft_rms_norm_num_parts": _SIZE,
@@ -48,6 +48,12 @@ _RETURNS: dict[str, type] = {
 
 # The element types of kernels.h.
 TYPE_CODES: dict[torch.dtype, int] = {torch.float32: 0, torch.bfloat16: 1}
+# The one-byte codes of codes.h.
+CODE_TYPES: dict[torch.dtype, int] = {
+    torch.int8: 2,
+    torch.float8_e4m3fn: 3,
+    torch.float8_e5m2: 4,
+}
 
 # Elements a second thread must have to be worth waking.
 ELEMENTS_PER_THREAD = 32_768

@@ -2,10 +2,9 @@
 
 ``RecordingScheduler`` is the engine's scheduler with a journal: requests, endings, and for each
 step its plan, its result and when it began and ended. ``replay`` feeds the journal to a new
-scheduler with the recorded times; since the scheduler is the same code and gets the
-same news at the same times, its plans must be the same, block for block, also where steps overlapped.
-From the same journal
-``fit_step_time`` learns how long steps take.
+scheduler with the recorded times; since the scheduler is the same code and gets the same news at
+the same times, its plans must be the same, block for block, also where steps overlapped. From the
+same journal ``fit_step_time`` learns how long steps take.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 
 from weft.core.errors import ConfigError
+from weft.plan.least_squares import non_negative
 from weft.plan.simulator.runner import LinearStepTime
 from weft.sched.config import SchedulerConfig
 from weft.sched.plan import SequenceUpdate, StepItem, StepPlan, StepResult
@@ -90,10 +90,10 @@ class RecordingScheduler(Scheduler):
         self.journal: list[Entry] = []
         self._starts_s: deque[float] = deque()
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; refused ones are not recorded."""
-        super().submit(request)
-        self.journal.append(Submitted(request))
+    def submit_all(self, requests: Sequence[Request]) -> None:
+        """Queue requests; refused ones are not recorded."""
+        super().submit_all(requests)
+        self.journal += [Submitted(request) for request in requests]
 
     def finish(
         self, request_id: str, reason: FinishReason, *, error: str | None = None
@@ -197,7 +197,7 @@ def fit_step_time(journal: Iterable[Entry]) -> LinearStepTime:
         raise ConfigError(f"{len(steps)} steps show no prices", fix="record at least three steps")
     features = np.array([_features(step.plan) for step in steps], np.float64)
     seconds = np.array([_duration(*pair) for pair in zip_longest(steps, steps[1:])])
-    prices = np.array(_non_negative(features / seconds[:, None]))
+    prices = non_negative(features / seconds[:, None], np.ones(len(seconds)))
     # Relative errors of noisy times pull prices below the mean; what a run takes is the sum.
     predicted = features @ prices
     prices *= np.minimum(seconds, _OUTLIER * predicted).sum() / predicted.sum()
@@ -215,16 +215,3 @@ def _duration(step: Stepped, following: Stepped | None) -> float:
 def _features(plan: StepPlan) -> tuple[float, float, float]:
     context = sum(item.start + len(item.tokens) for item in plan.items)
     return 1.0, float(plan.num_tokens), float(context)
-
-
-def _non_negative(rows: np.ndarray) -> list[float]:
-    """Solve rows · x = 1 for x >= 0 by trying every set of non-zero entries."""
-    best, best_error = np.zeros(rows.shape[1]), float("inf")
-    columns = range(rows.shape[1])
-    for kept in (set_ for n in range(1, rows.shape[1] + 1) for set_ in combinations(columns, n)):
-        found, *_ = np.linalg.lstsq(rows[:, kept], np.ones(len(rows)), rcond=None)
-        error = float(np.square(rows[:, kept] @ found - 1.0).sum())
-        if (found >= 0.0).all() and error < best_error:
-            best, best_error = np.zeros(rows.shape[1]), error
-            best[list(kept)] = found
-    return best.tolist()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weft.core.errors import ConfigError
 from weft.plan.workload.arrival import DRAWN, made_up_token
+from weft.sched.budget import StepTime as LinearPrices
 from weft.sched.loop import VirtualClock
 from weft.sched.plan import Sampled, StepPlan, StepResult
 
@@ -26,35 +26,13 @@ class Scaled:
         return self.factor * self.step_time(plan)
 
 
-@dataclass(frozen=True)
-class LinearStepTime:
-    """Step time as a base plus a price per computed token and per token attended to.
-
-    Attributes:
-        base_s: Of every step: reading the weights, launching kernels, scheduling.
-        per_token_s: For each token a step computes.
-        per_context_token_s: For each token in the contexts of a step's sequences.
-    """
-
-    base_s: float
-    per_token_s: float = 0.0
-    per_context_token_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.base_s <= 0.0 or min(self.per_token_s, self.per_context_token_s) < 0.0:
-            raise ConfigError(
-                f"{self}: a step takes time, and a token cannot take less than none",
-                fix="give base_s above 0 and prices of at least 0",
-            )
+class LinearStepTime(LinearPrices):
+    """The scheduler's own prices of a step, asked for whole plans."""
 
     def __call__(self, plan: StepPlan) -> float:
         """Return the seconds of one step."""
         num_context_tokens = sum(item.start + len(item.tokens) for item in plan.items)
-        return (
-            self.base_s
-            + self.per_token_s * plan.num_tokens
-            + self.per_context_token_s * num_context_tokens
-        )
+        return self.step_s(plan.num_tokens, num_context_tokens)
 
 
 class SimRunner:

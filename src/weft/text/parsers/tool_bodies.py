@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from weft.spec.structured import is_bare
 
 
 class ToolCall(NamedTuple):
@@ -57,31 +60,41 @@ _FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)(?:</function>)?\s*", re.DO
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
 
 
-def xml_calls(body: str) -> list[ToolCall] | None:
+def xml_calls(body: str, schemas: Mapping[str, Any] | None = None) -> list[ToolCall] | None:
     """Read ``<function=NAME><parameter=KEY>VALUE</parameter>...</function>`` (Qwen3-Coder).
 
-    A value that is JSON is taken as such, any other as a text without the line breaks around it.
+    A value whose schema says that it is a text is one, without the line breaks around it. Of the
+    others, what is JSON is taken as such, the rest as text.
     """
     match = _FUNCTION.fullmatch(body)
     if match is None:
         return None
-    arguments = {name: _value(text) for name, text in _PARAMETER.findall(match[2])}
+    schema = (schemas or {}).get(match[1])
+    properties = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
+    arguments = {
+        name: _value(text, is_text=is_bare(properties.get(name)))
+        for name, text in _PARAMETER.findall(match[2])
+    }
     return [ToolCall(match[1], json.dumps(arguments, ensure_ascii=False))]
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, is_text: bool) -> Any:
     text = text.removeprefix("\n").removesuffix("\n")
+    if is_text:
+        return text
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
 
 
-_NAME_AND_OBJECT = re.compile(r"\s*([\w.\-]+)\s*(\{.*\})\s*", re.DOTALL)
+_NAME_AND_OBJECT = re.compile(
+    r"\s*([\w.\-]+)\s*(?:\[CALL_ID\]\s*\w+\s*)?(?:\[ARGS\])?\s*(\{.*\})\s*", re.DOTALL
+)
 
 
 def named_calls(body: str) -> list[ToolCall] | None:
-    """Read ``NAME{...}`` (Mistral since v11), or what ``json_calls`` reads."""
+    """Read ``NAME[ARGS]{...}`` (Mistral since v11), or what ``json_calls`` reads."""
     match = _NAME_AND_OBJECT.fullmatch(body)
     if match is None:
         return json_calls(body)

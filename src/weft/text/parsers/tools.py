@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weft.core.errors import ConfigError, did_you_mean
 from weft.text.parsers.tags import TagSplitter
@@ -25,30 +25,52 @@ class ToolFormat:
         opening: What begins a call; empty where a whole answer is either text or calls.
         closing: What ends it; empty where it goes on to the end of the answer.
         read: Reads what stands between them; none if it is no call.
-        marker: What its chat templates contain.
+        markers: What its chat templates contain.
         wrapper: Tags around a group of calls, to be dropped.
-        written: What stands before (with NAME for the name in JSON) and behind the arguments of a
-            call, as the templates write it; none where that is not JSON, or has special tokens.
+        written: What stands before and behind the arguments of a call, as the templates write it,
+            with NAME for the name in JSON or BARE_NAME for the name as it is.
         separator: Between two calls.
+        group: What stands before the first and behind the last call.
+        field: What stands before (with NAME) and behind each argument, where they are written one
+            by one; none where they are one JSON object.
+        special: Its tags are special tokens, which a text has to show for calls to be found.
     """
 
     opening: str
     closing: str
     read: Callable[[str], list[ToolCall] | None]
-    marker: str
+    markers: tuple[str, ...]
+    written: tuple[str, str]
     wrapper: tuple[str, ...] = ()
-    written: tuple[str, str] | None = None
     separator: str = ""
+    group: tuple[str, str] = ("", "")
+    field: tuple[str, str] | None = None
+    special: bool = False
+
+    @property
+    def trigger(self) -> str:
+        """The text that nothing but calls begins with; empty where there is none."""
+        before = self.group[0]
+        return self.opening if before.startswith(self.opening) else before or self.opening
 
 
+_DEEPSEEK_GROUP = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 # In the order in which a template is searched: the more special first.
 FORMATS: dict[str, ToolFormat] = {
-    "qwen_xml": ToolFormat("<tool_call>", "</tool_call>", xml_calls, "<function="),
+    "qwen_xml": ToolFormat(
+        "<tool_call>",
+        "</tool_call>",
+        xml_calls,
+        ("<function=",),
+        written=("<tool_call>\n<function=BARE_NAME>\n", "</function>\n</tool_call>"),
+        separator="\n",
+        field=("<parameter=NAME>\n", "\n</parameter>\n"),
+    ),
     "hermes": ToolFormat(
         "<tool_call>",
         "</tool_call>",
         json_calls,
-        "<tool_call>",
+        ("<tool_call>",),
         written=('<tool_call>\n{"name": NAME, "arguments": ', "}\n</tool_call>"),
         separator="\n",
     ),
@@ -56,15 +78,39 @@ FORMATS: dict[str, ToolFormat] = {
         "<｜tool▁call▁begin｜>",
         "<｜tool▁call▁end｜>",
         deepseek_calls,
-        "<｜tool▁call▁begin｜>",
-        wrapper=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ("<｜tool▁call▁begin｜>", "```json"),
+        written=(
+            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>BARE_NAME\n```json\n",
+            "\n```<｜tool▁call▁end｜>",
+        ),
+        wrapper=_DEEPSEEK_GROUP,
+        separator="\n",
+        group=_DEEPSEEK_GROUP,
     ),
-    "mistral": ToolFormat("[TOOL_CALLS]", "", named_calls, "[TOOL_CALLS]"),
+    "deepseek_v31": ToolFormat(
+        "<｜tool▁call▁begin｜>",
+        "<｜tool▁call▁end｜>",
+        deepseek_calls,
+        ("<｜tool▁call▁begin｜>",),
+        written=("<｜tool▁call▁begin｜>BARE_NAME<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+        wrapper=_DEEPSEEK_GROUP,
+        group=_DEEPSEEK_GROUP,
+    ),
+    "mistral": ToolFormat(
+        "[TOOL_CALLS]",
+        "",
+        named_calls,
+        ("[TOOL_CALLS]",),
+        written=('{"name": NAME, "arguments": ', "}"),
+        separator=", ",
+        group=("[TOOL_CALLS][", "]"),
+        special=True,
+    ),
     "llama": ToolFormat(
         "",
         "",
         json_calls,
-        "<|python_tag|>",
+        ("<|python_tag|>",),
         wrapper=("<|python_tag|>",),
         written=('{"name": NAME, "parameters": ', "}"),
         separator="; ",
@@ -95,11 +141,16 @@ class ToolParser:
     (ToolCall(name='add', arguments='{"a": 1}'),)
     """
 
-    def __init__(self, name: str) -> None:
-        """Raise ``ConfigError`` for a format there is not."""
+    def __init__(self, name: str, schemas: Mapping[str, Any] | None = None) -> None:
+        """Raise ``ConfigError`` for a format there is not.
+
+        ``schemas`` are those of the arguments, by function; a format that writes texts bare needs
+        them to tell the text ``5`` from the number.
+        """
         if name not in FORMATS:
             raise ConfigError(f"there is no tool format {name!r}", fix=did_you_mean(name, FORMATS))
         self.format = FORMATS[name]
+        self._schemas = schemas or {}
         self._wrappers = [TagSplitter(tag, tag) for tag in self.format.wrapper]
         # A closing tag that never comes: the call goes on to the end.
         closing = self.format.closing or "\0"
@@ -142,7 +193,10 @@ class ToolParser:
         self, content: str, calls: list[ToolCall], closing: str
     ) -> tuple[str, list[ToolCall]]:
         body, self._body = self._body, ""
-        found = self.format.read(body)
+        if self.format.field is None:
+            found = self.format.read(body)
+        else:
+            found = xml_calls(body, self._schemas)
         if found is None:
             opening = self.format.opening if body or self.format.opening else ""
             return content + opening + body + closing, calls
@@ -155,4 +209,11 @@ def detect_format(template: str) -> str | None:
     >>> detect_format("... respond with <tool_call> ...")
     'hermes'
     """
-    return next((name for name, form in FORMATS.items() if form.marker in template), None)
+    return next(
+        (
+            name
+            for name, form in FORMATS.items()
+            if all(marker in template for marker in form.markers)
+        ),
+        None,
+    )
