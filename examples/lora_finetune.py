@@ -48,10 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         optimizer=OptimizerConfig(name="adamw", lr=2e-3, weight_decay=0.0),
     )
     with RunDirectory(options.out).open(config) as events:
-        trainer = Trainer(
-            model, NextTokenObjective(), loader, config, folder=options.out / "checkpoints"
-        )
-        result = trainer.run(events)
+        folder = options.out / "checkpoints"
+        result = Trainer(model, NextTokenObjective(), loader, config, folder=folder).run(events)
     save_peft(lora.adapter_of(model), options.out / "adapter", model, base=options.model)
     lora.merge(model)
     save_model(model, options.out / "model", tokenizer=tokenizer)

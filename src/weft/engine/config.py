@@ -85,6 +85,8 @@ class EngineConfig:
             or ``HeavyHitter`` (what each head attends to most). Needs ``enable_prefix_cache`` off.
         overlap_depth: Steps that are computed while the next one is scheduled: 0 or 1. The tokens
             are the same.
+        cuda_graphs: Record decode steps at a ladder of batch sizes and replay them; ignored where
+            there is no GPU.
         stall_timeout_s: A step that takes longer makes the engine unhealthy.
         parallel: Processes that compute every step together.
         adapters: Room for low-rank adapters that requests can name; none takes no adapters.

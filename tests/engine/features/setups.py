@@ -162,9 +162,7 @@ SETUPS: Mapping[str, Setup] = {
         _tiers,
         {**CACHED, "tiers": HOST, "num_blocks": 12},
     ),
-    "speculation": Setup(
-        _accepted, {"speculation": SpeculationConfig("draft", 4, switch=None)}
-    ),
+    "speculation": Setup(_accepted, {"speculation": SpeculationConfig("draft", 4, switch=None)}),
     "adapters": Setup(
         lambda run: len({new.adapter for plan in run.plans for new in plan.new}) == 3,
         {"adapters": ROOM},
@@ -185,9 +183,7 @@ SETUPS: Mapping[str, Setup] = {
         lambda run: run.core.runner.deterministic, {"deterministic": True}, in_answers=True
     ),
     "states": Setup(lambda run: run.core.runner.states is not None, in_answers=True),
-    "windows": Setup(
-        lambda run: max(item.start for item in run.items) > WINDOW, in_answers=True
-    ),
+    "windows": Setup(lambda run: max(item.start for item in run.items) > WINDOW, in_answers=True),
     "fork": Setup(
         lambda run: any(plan.blocks.copies for plan in run.plans), change=_forked, in_answers=True
     ),
@@ -253,9 +249,11 @@ def alone(features: frozenset[str]) -> list[Completion]:
     return answers
 
 
-def serve(core: EngineCore, features: frozenset[str]) -> Run:
-    """Serve the requests with an engine, twice where the second time finds something."""
-    run = Run(core, asked_of(features))
+def serve(
+    core: EngineCore, features: frozenset[str], asked: Sequence[Request] | None = None
+) -> Run:
+    """Serve requests, by default all, with an engine; twice where prefixes may be found."""
+    run = Run(core, asked_of(features) if asked is None else asked)
     execute = core.runner.execute
 
     def recorded(plan: StepPlan) -> StepResult:

@@ -10,8 +10,16 @@ from itertools import combinations
 
 import pytest
 
-from tests.engine.features.setups import SETUPS, alone, asked_of, engine, kind_of, serve, settings_of
-from tests.engine.features.support import FEATURES, assert_same, completions, core_of, tiny
+from tests.engine.features.setups import (
+    SETUPS,
+    alone,
+    asked_of,
+    engine,
+    kind_of,
+    serve,
+    settings_of,
+)
+from tests.engine.features.support import FEATURES, assert_same, core_of, tiny
 from weft.core.errors import UnsupportedError
 from weft.engine.features import REFUSED
 from weft.ops.native.bindings import load_library
@@ -61,27 +69,89 @@ PAIRS = (
     ("windows", "fork"), ("windows", "pause"),
     ("fork", "pause"),
 )  # fmt: skip
-REFUSED_PAIRS = [pair for pair in REFUSED if set(pair) <= set(FEATURES)]
-# Sums over ranks, over chunks and over other batches add in another order; a code may flip by one.
-TOLERANCE = 1e-4
-CODES_TOLERANCE = 1e-3
+REFUSED_PAIRS = tuple(pair for pair in REFUSED if set(pair) <= set(FEATURES))
+# As many as go together.
+TOGETHER = (
+    frozenset(FEATURES) - {"overlap", "states", "tensor_parallel"},
+    frozenset(FEATURES) - {"speculation", "fork", "tensor_parallel"},
+    frozenset(FEATURES) - {"speculation", "states", "adapters", "offload"},
+)
+CHANGES_NUMBERS = ("adapters", "grammar", "quantized_kv")
 
 
-def tolerance(pair: tuple[str, str]) -> float:
-    if "quantized_kv" in pair:
-        return CODES_TOLERANCE
-    return 0.0 if "deterministic" in pair and "tensor_parallel" not in pair else TOLERANCE
+def tolerance(features: frozenset[str]) -> float:
+    """Return how far log-probabilities may be off: what is summed in another order is rounded."""
+    if "deterministic" in features and "tensor_parallel" not in features:
+        return 0.0
+    return 1e-3 if "quantized_kv" in features else 1e-4  # a code may be the next one
+
+
+def check(features: frozenset[str]) -> None:
+    with engine(features) as core:
+        run = serve(core, features)
+        idle = [feature for feature in features if not SETUPS[feature].at_work(run)]
+    assert not idle
+    expected = alone(features)
+    for answers in run.rounds:
+        assert_same(answers, expected, abs=tolerance(features))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_both_at_work_give_what_each_request_gets_alone(pair):
-    features = frozenset(pair)
+    if set(pair) == {"deterministic", "quantized_kv"} and load_library() is None:
+        pytest.skip("no C compiler")
+    check(frozenset(pair))
+
+
+@pytest.mark.skipif(load_library() is None, reason="no C compiler")
+@pytest.mark.parametrize("features", TOGETHER, ids=["speculation", "states", "tensor_parallel"])
+def test_all_at_work_at_once_give_what_each_request_gets_alone(features):
+    check(features)
+
+
+@pytest.mark.parametrize("feature", CHANGES_NUMBERS)
+def test_what_changes_answers_does(feature):
+    with_it, without = alone(frozenset((feature,))), alone(frozenset())
+    changed = [mine.logprobs != theirs.logprobs for mine, theirs in zip(with_it, without)]
+    asked = asked_of((feature,))
+    plain = [not one.adapter and one.sampling.structured is None for one in asked]
+    assert changed == ([True] * len(asked) if feature == "quantized_kv" else [not p for p in plain])
+
+
+@pytest.mark.parametrize(
+    "feature",
+    ["batching", "chunking", "cache", "preemption", "offload", "windows", "fork", "pause"],
+)
+def test_every_guess_of_a_model_that_is_the_target_holds(feature):
+    """So its keys were there and right: found, copied, loaded or computed again with the target's.
+
+    Penalties leave out guesses, so penalised requests have some that do not hold.
+    """
+    features = frozenset(("speculation", feature))
+    asked = [one for one in asked_of(features) if not one.sampling.frequency_penalty]
+    with engine(features) as core:
+        run = serve(core, features, asked)
+        assert SETUPS[feature].at_work(run)
+        stats = core.stats().speculation
+    assert stats.num_accepted_tokens == stats.num_draft_tokens > 20
+    assert core.runner.num_failed_proposals == 0
+
+
+@pytest.mark.pair("states", "fork")
+def test_samples_of_models_with_states_are_separate_requests():
+    """States are not shared, so there is nothing to copy."""
+    features = frozenset(("states", "fork"))
     with engine(features) as core:
         run = serve(core, features)
-        idle = [feature for feature in pair if not SETUPS[feature].at_work(run)]
-    assert not idle
-    for answers in run.rounds:
-        assert_same(answers, alone(features), abs=tolerance(pair))
+        assert not any(plan.blocks.copies for plan in run.plans)
+    assert_same(run.rounds[0], alone(features), abs=1e-4)
+
+
+@pytest.mark.parametrize("pair", REFUSED_PAIRS, ids="-".join)
+def test_refused_pairs_are_refused_by_name(pair):
+    features = frozenset(pair)
+    with pytest.raises(UnsupportedError, match=f"{pair[0]} and {pair[1]} do not go together"):
+        core_of(settings_of(features), tiny(kind_of(features)))
 
 
 def test_every_pair_is_here_or_refused():
