@@ -305,7 +305,8 @@ class MemoryPlan:
         if self.tiers is not None and self.block_bytes:
             for name, size in (("host", self.tiers.host_bytes), ("disk", self.tiers.disk_bytes)):
                 num_tokens = size // self.block_bytes * self.block_size
-                yield f"{name} tier {format_bytes(size)}, {format_count(num_tokens)} tokens"
+                if size:
+                    yield f"{name} tier {format_bytes(size)}, {format_count(num_tokens)} tokens"
 
 
 def plan_memory(config: EngineConfig, model: Decoder, *, draft_block_bytes: int = 0) -> MemoryPlan:

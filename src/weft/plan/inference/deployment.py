@@ -7,11 +7,12 @@ from functools import cached_property
 
 from weft.core.console import format_bytes
 from weft.core.errors import ConfigError, ResourceError
+from weft.plan.accounting import distinct_layers
 from weft.plan.hardware.cluster import Cluster
 from weft.plan.matrices import layer_matrices
 from weft.plan.ops import ELEMENT_BYTES
 from weft.plan.work import Dtypes, Shard
-from weft.spec import AttentionSpec, ModelSpec, MoESpec
+from weft.spec import AttentionSpec, LayerSpec, ModelSpec, MoESpec
 
 # Memory an engine may use, and what it needs besides weights and cache: graphs, libraries,
 # activations of the largest step (vLLM's and TensorRT-LLM's defaults are 0.9).
@@ -83,6 +84,11 @@ class Deployment:
     def stage_devices(self) -> int:
         """Devices of one pipeline stage."""
         return self.tensor * self.data
+
+    @cached_property
+    def layers(self) -> dict[LayerSpec, int]:
+        """Kinds of layers and how many there are of each; counted once, as hashing them is slow."""
+        return distinct_layers(self.spec)
 
     @cached_property
     def shard(self) -> Shard:

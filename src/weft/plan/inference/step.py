@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
-from weft.plan.accounting import distinct_layers, embedding_op, head_ops, layer_ops
+from weft.plan.accounting import embedding_op, head_ops, layer_ops
 from weft.plan.collectives import collective_cost
 from weft.plan.cost import Bound, Cost
 from weft.plan.inference.constants import ServingConstants, serving_constants
@@ -64,7 +64,7 @@ def step_ops(deployment: Deployment, work: Work) -> tuple[Op, ...]:
     spec, shard, storage = deployment.spec, deployment.shard, deployment.storage
     mixer, ffn = storage.dtypes(storage.mixer), storage.dtypes(storage.ffn)
     ops = [embedding_op(spec, work, shard, mixer)]
-    for layer, count in distinct_layers(spec).items():
+    for layer, count in deployment.layers.items():
         parts = zip(
             _layer_ops(layer, spec.dim, work, shard, mixer),
             _layer_ops(layer, spec.dim, work, shard, ffn),
@@ -94,7 +94,7 @@ def _layer_ops(
 def step_collectives(deployment: Deployment, work: Work) -> tuple[Collective, ...]:
     """Return what the devices of a stage exchange."""
     found: Counter[Collective] = Counter()
-    for layer, count in distinct_layers(deployment.spec).items():
+    for layer, count in deployment.layers.items():
         for one in _layer_collectives(deployment, layer.ffn, work):
             found[one] += count
     return tuple(_timed(one, count, deployment) for one, count in found.items())
