@@ -1,8 +1,9 @@
 """Write docs/concepts/feature-pairs.md: which features of the engine are tested together.
 
-Tests name their pair with ``@pytest.mark.pair("overlap", "grammar")``. The marks are read from the
-source of the tests and the refusals from ``weft.engine.features``, so the page cannot claim a pair
-that no test holds and cannot miss one that is refused.
+Tests name their pair with ``@pytest.mark.pair("overlap", "grammar")``, or many in a literal
+``FEATURE_PAIRS`` that ``@pytest.mark.parametrize("pair", FEATURE_PAIRS)`` gives them one by one.
+Both are read from the source of the tests and the refusals from ``weft.engine.features``, so the
+page cannot claim a pair that no test holds and cannot miss one that is refused.
 
     python docs/make_feature_pairs.py          # write the page
     python docs/make_feature_pairs.py --check  # exit 1 if it is not what would be written
@@ -14,7 +15,7 @@ import argparse
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -72,22 +73,40 @@ def marked_tests(folder: Path = TESTS) -> Iterator[Marked]:
     """Read the marks of all tests below a folder, without importing them."""
     for path in sorted(folder.rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
-        if "mark.pair(" not in text:
+        if "mark.pair(" not in text and "FEATURE_PAIRS" not in text:
             continue
         tree = ast.parse(text)
         module_pairs = _pytestmark(tree)
+        listed = _listed(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 own = tuple(pair for mark in node.decorator_list for pair in _pairs(mark))
+                file = path.relative_to(ROOT).as_posix()
                 if own or module_pairs:
-                    file = path.relative_to(ROOT).as_posix()
                     yield Marked(file, node.name, (*module_pairs, *own))
+                if any(_takes_listed(mark) for mark in node.decorator_list):
+                    for pair in listed:
+                        case = f"{node.name}[{'-'.join(sorted(pair))}]"
+                        yield Marked(file, case, (pair,))
 
 
 def _pytestmark(tree: ast.Module) -> tuple[Pair, ...]:
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-    marks = [node.value for node in assigned if ast.unparse(node.targets[0]) == "pytestmark"]
+    marks = _assigned(tree, "pytestmark")
     return tuple(pair for value in marks for mark in ast.walk(value) for pair in _pairs(mark))
+
+
+def _listed(tree: ast.Module) -> tuple[Pair, ...]:
+    lists = [ast.literal_eval(value) for value in _assigned(tree, "FEATURE_PAIRS")]
+    return tuple(_pair(names) for pairs in lists for names in pairs)
+
+
+def _assigned(tree: ast.Module, name: str) -> list[ast.expr]:
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    return [node.value for node in assigned if ast.unparse(node.targets[0]) == name]
+
+
+def _takes_listed(mark: ast.expr) -> bool:
+    return isinstance(mark, ast.Call) and "FEATURE_PAIRS" in map(ast.unparse, mark.args)
 
 
 def _pairs(mark: ast.AST) -> Iterator[Pair]:
@@ -99,11 +118,13 @@ def _pairs(mark: ast.AST) -> Iterator[Pair]:
     if not is_pair:
         return
     assert isinstance(mark, ast.Call)
-    names = [ast.literal_eval(argument) for argument in mark.args]
-    unknown = set(names) - set(FEATURES)
-    if len(set(names)) != 2 or unknown:
-        raise ValueError(f"a pair names two of {', '.join(FEATURES)}, not {names}")
-    yield frozenset(names)
+    yield _pair([ast.literal_eval(argument) for argument in mark.args])
+
+
+def _pair(names: Sequence[str]) -> Pair:
+    if len(set(names)) != 2 or not set(names) <= set(FEATURES):
+        raise ValueError(f"a pair names two of {', '.join(FEATURES)}, not {list(names)}")
+    return frozenset(names)
 
 
 def tests_by_pair(tests: Iterator[Marked]) -> dict[Pair, list[Marked]]:

@@ -19,6 +19,7 @@ VERBS = [
     ["generate"], ["chat"], ["serve"], ["convert"], ["report"], ["plan"], ["recipes", "ls"],
     ["recipes", "show"], ["recipes", "cp"], ["model", "show"], ["model", "list"],
     ["translate", "train"], ["translate", "eval"], ["translate", "text"],
+    ["speculator", "train"], ["speculator", "eval"],
 ]  # fmt: skip
 
 

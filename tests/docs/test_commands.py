@@ -21,6 +21,8 @@ RECIPE_OF_VERB = {
     "eval": "eval",
     "quickstart": "quickstart",
     "translate train": "translation",
+    "speculator train": "speculator",
+    "speculator eval": "speculator-eval",
     "data build": "corpus",
 }
 

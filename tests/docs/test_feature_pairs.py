@@ -63,8 +63,29 @@ def test_marks_are_read_from_functions_and_modules(
     assert found == {"test_a": (both, frozenset(("cache", "overlap"))), "test_b": (both,)}
 
 
+def test_cases_of_a_listed_parametrization_are_tests_of_their_own(
+    make_feature_pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(make_feature_pairs, "ROOT", tmp_path)
+    (tmp_path / "test_one.py").write_text(
+        "import pytest\n"
+        'FEATURE_PAIRS = (("cache", "chunking"), ("cache", "overlap"))\n'
+        '@pytest.mark.parametrize("pair", FEATURE_PAIRS, ids="-".join)\n'
+        "def test_a(pair): ...\n"
+        "def test_b(): ...\n"
+    )
+    found = {t.name: t.pairs for t in make_feature_pairs.marked_tests(tmp_path)}
+    assert found == {
+        "test_a[cache-chunking]": (frozenset(("cache", "chunking")),),
+        "test_a[cache-overlap]": (frozenset(("cache", "overlap")),),
+    }
+
+
 @pytest.mark.parametrize("names", ['"cache"', '"cache", "cache"', '"cache", "cash"'])
 def test_a_pair_that_is_none_is_refused(make_feature_pairs, tmp_path: Path, names: str):
     (tmp_path / "test_one.py").write_text(f"@pytest.mark.pair({names})\ndef test_a(): ...\n")
+    with pytest.raises(ValueError, match="a pair names two of"):
+        list(make_feature_pairs.marked_tests(tmp_path))
+    (tmp_path / "test_one.py").write_text(f"FEATURE_PAIRS = (({names},),)\n")
     with pytest.raises(ValueError, match="a pair names two of"):
         list(make_feature_pairs.marked_tests(tmp_path))

@@ -35,7 +35,7 @@ async def running(**settings):
         yield engine
     finally:
         await engine.close()
-        assert not engine._thread.is_alive()
+        assert not engine._worker.thread.is_alive()
 
 
 def request(id="a", tokens=(1, 2, 3), sampling=GREEDY, **fields):
@@ -349,7 +349,7 @@ def test_dead_worker_is_unhealthy_and_answers_everyone(monkeypatch):
             deltas = [delta async for delta in stream]
             assert deltas[-1].finish_reason is FinishReason.ERROR
             assert "the engine died" in deltas[-1].error
-            await asyncio.to_thread(engine._thread.join, 20)
+            await asyncio.to_thread(engine._worker.thread.join, 20)
             assert not engine.healthy
             with pytest.raises(ResourceError, match="has died: ZeroDivisionError"):
                 await engine.submit(request("b"))
@@ -375,11 +375,11 @@ def test_stuck_step_is_unhealthy_until_it_ends(monkeypatch):
 def test_idle_engine_keeps_its_heartbeat():
     async def main():
         async with running(stall_timeout_s=5.0) as engine:
-            before_s = engine._heartbeat_s
+            before_s = engine._worker.heartbeat_s
             deadline_s = time.monotonic() + 20
-            while engine._heartbeat_s == before_s and time.monotonic() < deadline_s:
+            while engine._worker.heartbeat_s == before_s and time.monotonic() < deadline_s:
                 await asyncio.sleep(0.05)
-            assert engine._heartbeat_s > before_s
+            assert engine._worker.heartbeat_s > before_s
             assert engine.healthy
 
     asyncio.run(main())

@@ -123,7 +123,7 @@ def test_a_prompt_computed_again_is_charged_once():
     scheduler.retract()
     step(scheduler)
     submit(scheduler, "y", 9, tenant="y", sampling={"max_tokens": 1})
-    assert scheduler._policy.served["x"] == 8 + 2 * 2
+    assert scheduler._roster.policy.served["x"] == 8 + 2 * 2
 
 
 def test_an_unknown_policy_is_refused():

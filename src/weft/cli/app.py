@@ -12,8 +12,15 @@ _KEYS = (
 )
 
 
-def _examples(*lines: str, recipe: str | None = None) -> str:
-    head = _KEYS.format(recipe=recipe) if recipe else ""
+_GUESSES = (
+    "--speculation.kind guesses several tokens and verifies them in one step: ngram and suffix "
+    "copy earlier text, mtp uses the model's own prediction modules, draft (a smaller model), "
+    "eagle, medusa and block the network in --speculation.path.\n\n"
+)
+
+
+def _examples(*lines: str, recipe: str | None = None, notes: str = "") -> str:
+    head = notes + (_KEYS.format(recipe=recipe) if recipe else "")
     return head + "Examples:\n" + "\n".join(f"    {line}" for line in lines)
 
 
@@ -32,10 +39,7 @@ app = App(
 def _add(
     parent: App, verb: str, target: str, help_text: str, *examples: str, **options: str
 ) -> None:
-    recipe = options.get("recipe")
-    parent.command(
-        target, name=verb, help=help_text, help_epilogue=_examples(*examples, recipe=recipe)
-    )
+    parent.command(target, name=verb, help=help_text, help_epilogue=_examples(*examples, **options))
 
 
 _add(
@@ -155,6 +159,34 @@ _add(
 )
 app.command(_translate)
 
+_speculator = App(
+    name="speculator",
+    help="Train heads that draft for a model, and measure speculation.",
+    help_format="plaintext",
+)
+_add(
+    _speculator,
+    "train",
+    "weft.cli.speculator:train",
+    "Train an EAGLE, Medusa or block head for a model, and count the guesses that hold.",
+    "weft speculator train runs/base/model --corpus runs/corpus --out runs/eagle",
+    "weft speculator train runs/sft/model --kind medusa --data chats.jsonl --minutes 10 "
+    "--out runs/medusa",
+    recipe="speculator",
+)
+_add(
+    _speculator,
+    "eval",
+    "weft.cli.speculator:evaluate",
+    "Measure guesses of any kind: how many hold, tokens per second with and without.",
+    "weft speculator eval runs/base/model --corpus runs/corpus --speculation.kind ngram",
+    "weft speculator eval runs/base/model --corpus runs/corpus --speculation.kind eagle "
+    "--speculation.path runs/eagle/head",
+    recipe="speculator-eval",
+    notes=_GUESSES,
+)
+app.command(_speculator)
+
 _add(
     app,
     "generate",
@@ -176,6 +208,8 @@ _add(
     "weft.cli.serve:serve",
     "Serve a model: OpenAI-compatible API and a chat page.",
     "weft serve runs/quickstart/model --port 8000",
+    "weft serve runs/base/model --speculation.kind eagle --speculation.path runs/eagle/head",
+    notes="Every setting of the engine is an option, such as --kv-memory-bytes 1G.\n\n" + _GUESSES,
 )
 _model = App(name="model", help="Look at models without loading them.", help_format="plaintext")
 _add(

@@ -22,12 +22,28 @@ def run_distributed(function: Callable[..., Any], size: int, *args: Any) -> None
     through a file, so no port is needed and parallel test runs cannot collide. Each uses one
     thread. An exception in any process stops the others and is raised here with its traceback.
 
+    Where the system can fork, all come from one server process that has imported torch once.
+
     Raises:
         torch.multiprocessing.ProcessRaisedException: A process raised.
     """
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "rendezvous").as_uri()
-        mp.start_processes(_enter, (size, meeting, function, args), nprocs=size)
+        start_processes(_enter, (size, meeting, function, args), size)
+
+
+def start_processes(
+    function: Callable[..., Any], args: tuple[Any, ...], num_processes: int
+) -> None:
+    """Call ``function(number, *args)`` in new processes and wait for them all.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: A process raised.
+    """
+    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        mp.get_context(method).set_forkserver_preload([__name__])
+    mp.start_processes(function, args, nprocs=num_processes, start_method=method)
 
 
 def _enter(

@@ -8,6 +8,7 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ====================  ========================================================================
 ``config.py``         ``EngineConfig`` and the memory arithmetic behind the number of KV blocks
 ``llm.py``            ``LLM``: load, generate, chat, stream, score; binds a live module, no copy
+``load.py``           from a folder to what an engine is built from; ``prompts.py`` one or several
 ``weights.py``        changes of the weights: named tensors in place, reloads, versions
 ``sleep.py``          lets go of the memory of weights and cache, and takes it back
 ``pause.py``          ``Gate``: whether steps are computed and requests taken; the ways to pause
@@ -18,8 +19,11 @@ chunked, with a warm cache or after a preemption, and the tests hold every pair 
 ``prompt_logprobs``   the same of prompts, in the very steps that compute them
 ``async_engine.py``   ``AsyncEngine``: a worker thread for servers; health, drain, close
 ``async_embedder``    ``AsyncEmbedder``: an encoder behind a thread; texts of many in one batch
+``worker.py``         a thread that does what others ask between its steps
 ``delivery.py``       from the worker to coroutines: mailboxes and ``DeltaStream``
 ``core.py``           ``EngineCore``: scheduler, runner, cache and text of one engine
+``parts.py``          the parts of an engine, built in the order in which they need each other
+``pace.py``           how long steps take, measured, for chunks that keep an output's pace
 ``features.py``       which features do not go together; asked once, when an engine is built
 ``runner.py``         ``ModelRunner``: plan to tokens; failures stay with their request
 ``forward.py``        a step's items to hidden states, in one forward pass or several

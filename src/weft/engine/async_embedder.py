@@ -93,6 +93,7 @@ class AsyncEmbedder:
                 raise QueueFullError(
                     f"{self._num_waiting} texts are waiting, {self.max_waiting} may",
                     retry_after_s=1,
+                    fix="try again in 1 s",
                 )
             self._num_waiting += len(job.tokens)
             self._inbox.put(job)
@@ -116,7 +117,12 @@ class AsyncEmbedder:
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
         """Compute jobs together; where that fails, find out whose fault it was."""
-        wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+        wanted = []
+        for job in jobs:
+            if job.answer.set_running_or_notify_cancel():
+                wanted.append(job)
+            else:
+                self._leave_queue(job)
         try:
             if wanted:
                 self._compute(wanted)
@@ -125,9 +131,8 @@ class AsyncEmbedder:
                 try:
                     self._compute([job])
                 except Exception as error:
+                    self._leave_queue(job)
                     job.answer.set_exception(error)
-        with self._lock:
-            self._num_waiting -= sum(len(job.tokens) for job in jobs)
 
     def _compute(self, jobs: Sequence[_Job]) -> None:
         tokens = [ids for job in jobs for ids in job.tokens]
@@ -135,4 +140,10 @@ class AsyncEmbedder:
         ends = np.cumsum([len(job.tokens) for job in jobs])
         parts = np.split(vectors_BD.cpu().numpy(), ends[:-1])
         for job, part in zip(jobs, parts, strict=True):
+            self._leave_queue(job)
             job.answer.set_result(part)
+
+    def _leave_queue(self, job: _Job) -> None:
+        """Give up a job's place; before its answer, so that whoever gets that finds the room."""
+        with self._lock:
+            self._num_waiting -= len(job.tokens)

@@ -11,8 +11,6 @@ lasted longer than ``stall_timeout_s``, or when several steps in a row have fail
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -31,13 +29,14 @@ from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.engine.delivery import DeltaStream, Mailbox, Post
 from weft.engine.grammar.state import GrammarState
+from weft.engine.load import open_folder
 from weft.engine.outputs import Delta, Usage
 from weft.engine.parallel.ranks import Ranks
-from weft.engine.parallel.start import load_ranks, with_tensor_parallel
 from weft.engine.pause import PauseMode, pause, resume
 from weft.engine.sleep import TAGS, Level, SleepReport
 from weft.engine.stats import EngineStats
-from weft.engine.weights import LoadFormat, NamedTensors, UpdateReport, open_weights
+from weft.engine.weights import LoadFormat, NamedTensors, UpdateReport
+from weft.engine.worker import Worker
 from weft.models.decoder import Decoder
 from weft.sched.loop import Clock
 from weft.spec.request import FinishReason, Request
@@ -45,8 +44,6 @@ from weft.text.tokenizer import Tokenizer
 
 ResultT = TypeVar("ResultT")
 
-# An idle worker looks at its inbox this often, so that its heartbeat goes on.
-_IDLE_WAIT_S = 0.25
 _MAX_FAILED_STEPS = 3
 
 
@@ -71,18 +68,15 @@ class AsyncEngine:
         ranks: Ranks | None = None,
     ) -> None:
         self.core = EngineCore(model, tokenizer, config, clock=clock, ranks=ranks)
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._mailboxes: dict[str, Mailbox] = {}
         self._searches = BeamSearches(self.core)
-        self._closing = False
         self._draining = False
-        # Guards the moment after which nobody reads the inbox any more.
-        self._end_lock = threading.Lock()
-        self._ended = False
-        self._failure: BaseException | None = None
-        self._heartbeat_s = time.monotonic()
-        self._thread = threading.Thread(target=self._work, name="weft-engine", daemon=True)
-        self._thread.start()
+        self._worker = Worker(
+            "weft-engine",
+            has_work=lambda: self.core.has_work,
+            step=self._step,
+            end=self._end,
+        )
 
     @classmethod
     def load(
@@ -99,15 +93,16 @@ class AsyncEngine:
 
         ``tensor_parallel`` processes share every layer (``EngineConfig.parallel``).
         """
-        path = Path(path)
-        tokenizer = Tokenizer.load(path)
-        config = with_tensor_parallel(config, tensor_parallel)
-        if config.parallel.num_ranks > 1 and load_format == "auto":
-            loaded = load_ranks(path, config, dtype=dtype, device=device)
-            return cls(loaded.model, tokenizer, loaded.config, ranks=loaded.ranks)
-        model, source = open_weights(path, load_format=load_format, dtype=dtype, device=device)
-        engine = cls(model, tokenizer, config)
-        engine.core.weights.source = source
+        opened = open_folder(
+            path,
+            config=config,
+            dtype=dtype,
+            device=device,
+            load_format=load_format,
+            tensor_parallel=tensor_parallel,
+        )
+        engine = cls(opened.model, opened.tokenizer, opened.config, ranks=opened.ranks)
+        engine.core.weights.source = opened.source
         return engine
 
     @property
@@ -139,11 +134,11 @@ class AsyncEngine:
             # Compiled on a thread of its own: neither steps nor other coroutines wait for it.
             grammar = await asyncio.to_thread(self.core.prepare, request)
         mailbox = Mailbox(asyncio.get_running_loop())
-        accepted = self._ask(lambda: self._accept(request, mailbox, grammar))
+        accepted = self._worker.ask(lambda: self._accept(request, mailbox, grammar))
         try:
             await asyncio.wrap_future(accepted)
         except asyncio.CancelledError:
-            self._inbox.put(lambda: self._abort_own(request.id, mailbox))
+            self._worker.tell(lambda: self._abort_own(request.id, mailbox))
             raise
         return DeltaStream(request.id, mailbox, self.abort)
 
@@ -155,7 +150,7 @@ class AsyncEngine:
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         """End a request before its next step; callable from any thread, idempotent."""
-        self._inbox.put(lambda: self._abort(request_id, reason))
+        self._worker.tell(lambda: self._abort(request_id, reason))
 
     async def beam_search(self, prompt: Sequence[int], params: BeamParams) -> list[BeamResult]:
         """Return the likeliest continuations of a prompt, best first (``weft.engine.beam``).
@@ -174,12 +169,12 @@ class AsyncEngine:
             else:
                 answer.set_result(found)
 
-        started = self._ask(lambda: self._searches.start(prompt, params, done))
+        started = self._worker.ask(lambda: self._searches.start(prompt, params, done))
         try:
             await asyncio.wrap_future(started)
             return await asyncio.wrap_future(answer)
         except asyncio.CancelledError:
-            self._inbox.put(lambda: started.result()() if started.done() else None)
+            self._worker.tell(lambda: started.result()() if started.done() else None)
             raise
 
     async def bump_weight_version(self) -> int:
@@ -261,11 +256,11 @@ class AsyncEngine:
 
     async def stats(self) -> EngineStats:
         """Return a snapshot taken between two steps."""
-        return await asyncio.wrap_future(self._ask(self.core.stats))
+        return await asyncio.wrap_future(self._worker.ask(self.core.stats))
 
     async def run_between_steps(self, call: Callable[[], ResultT]) -> ResultT:
         """Run ``call`` in the worker while no step is running, such as to update weights."""
-        return await asyncio.wrap_future(self._ask(lambda: self._between_steps(call)))
+        return await asyncio.wrap_future(self._worker.ask(lambda: self._between_steps(call)))
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and wait for the others; True when none is left."""
@@ -281,18 +276,15 @@ class AsyncEngine:
 
     def shutdown(self, timeout_s: float = 10.0) -> None:
         """Do what ``close`` does, for callers without an event loop."""
-        self._draining = self._closing = True
-        self._inbox.put(lambda: None)  # wakes an idle worker
-        self._thread.join(timeout_s)
+        self._draining = True
+        self._worker.stop(timeout_s)
         self.core.close()
 
     @property
     def healthy(self) -> bool:
         """Whether the worker lives, moves and computes."""
-        silent_s = time.monotonic() - self._heartbeat_s
         return (
-            self._thread.is_alive()
-            and silent_s < self.core.config.stall_timeout_s
+            self._worker.is_alive(self.core.config.stall_timeout_s)
             and self.core.num_failed_in_a_row < _MAX_FAILED_STEPS
             and self.core.broken is None
         )
@@ -315,7 +307,7 @@ class AsyncEngine:
     @property
     def draining(self) -> bool:
         """Whether new requests are refused."""
-        return self._draining
+        return self._draining or self._worker.ended
 
     @property
     def num_unfinished(self) -> int:
@@ -325,31 +317,12 @@ class AsyncEngine:
     @property
     def failure(self) -> BaseException | None:
         """What killed the worker, or else what the latest failed step raised."""
-        return self._failure or self.core.broken or self.core.last_failure
+        return self._worker.failure or self.core.broken or self.core.last_failure
 
     # What the worker runs.
 
-    def _work(self) -> None:
-        try:
-            while not self._closing:
-                self._heartbeat_s = time.monotonic()
-                self._obey()
-                if self.core.has_work and not self._closing:
-                    self._deliver(self._searches.take(self.core.step()))
-        except BaseException as error:
-            self._failure = error
-        finally:
-            self._end()
-
-    def _obey(self) -> None:
-        """Carry out what was asked for; wait for it while there is nothing else to do."""
-        try:
-            command = self._inbox.get(not self.core.has_work, _IDLE_WAIT_S)
-            while True:
-                command()
-                command = self._inbox.get_nowait()
-        except queue.Empty:
-            return
+    def _step(self) -> None:
+        self._deliver(self._searches.take(self.core.step()))
 
     def _between_steps(self, call: Callable[[], ResultT]) -> ResultT:
         self.core.drain()
@@ -381,18 +354,14 @@ class AsyncEngine:
                 self.core.abort(request_id)
 
     def _end(self) -> None:
-        """Give every consumer and every open question its last answer."""
-        with self._end_lock:
-            self._ended = self._draining = True
-        while not self._inbox.empty():
-            self._inbox.get_nowait()()
+        """Give every consumer its last answer."""
         self._searches.fail_all(ResourceError("the engine has ended"))
-        if self._failure is None:
+        failure = self._worker.failure
+        if failure is None:
             for request_id in list(self._mailboxes):
                 self._abort(request_id, FinishReason.ABORT)
             return
-        error = f"the engine died: {type(self._failure).__name__}: {self._failure}"
-        post = Post()
+        post, error = Post(), f"the engine died: {type(failure).__name__}: {failure}"
         for request_id, mailbox in self._mailboxes.items():
             post.add(mailbox, _death(request_id, error, self.core.weight_version))
         self._mailboxes.clear()
@@ -400,32 +369,14 @@ class AsyncEngine:
 
     # Used by both sides.
 
-    def _ask(self, call: Callable[[], ResultT]) -> Future[ResultT]:
-        """Let the worker call; once it has ended there is nobody to race with."""
-        answer: Future[ResultT] = Future()
-
-        def command() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
-            try:
-                answer.set_result(call())
-            except BaseException as error:
-                answer.set_exception(error)
-
-        with self._end_lock:
-            if not self._ended:
-                self._inbox.put(command)
-                return answer
-        command()
-        return answer
-
     def _refuse_if_ending(self) -> None:
-        if self._failure is not None:
+        failure = self._worker.failure
+        if failure is not None:
             raise ResourceError(
-                f"the engine has died: {type(self._failure).__name__}: {self._failure}",
+                f"the engine has died: {type(failure).__name__}: {failure}",
                 fix="restart the engine",
             )
-        if self._draining:
+        if self.draining:
             raise ResourceError(
                 "the engine is shutting down and takes no new requests", fix="try another replica"
             )

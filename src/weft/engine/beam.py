@@ -13,7 +13,9 @@ its place in the beam; without end tokens both find the same.
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -53,7 +55,7 @@ class BeamParams:
     def __post_init__(self) -> None:
         for name in ("width", "max_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="use at least 1")
         if self.early_stopping not in (True, False, "never"):
             raise ConfigError(
                 f"early_stopping is {self.early_stopping!r}", fix="use True, False or 'never'"
@@ -303,3 +305,48 @@ class _Search:
             )
             self._core.submit(request)
             self.request_ids.append(request.id)
+
+
+def run_searches(
+    core: EngineCore,
+    prompts: Sequence[Sequence[int]],
+    params: BeamParams,
+    step: Callable[[], Iterable[Delta]],
+) -> list[list[BeamResult]]:
+    """Search each prompt to its end, several at a time; whatever happens, no search stays.
+
+    Args:
+        core: The engine.
+        prompts: Their tokens.
+        params: How beams are searched.
+        step: Computes one step of the engine and returns its news.
+
+    Raises:
+        ConfigError, ContextLengthError: a prompt that cannot be searched; nothing is computed then.
+        WeftError: a hypothesis could not be computed.
+    """
+    searches = BeamSearches(core)
+    for prompt in prompts:
+        searches.check(prompt, params)
+    # Rows and their children are there at once when the children take over.
+    num_together = max(1, core.scheduler.config.max_num_sequences // (2 * params.width))
+    waiting = deque(enumerate(prompts))
+    found: dict[int, list[BeamResult] | WeftError] = {}
+    cancels: list[Callable[[], None]] = []
+    try:
+        while waiting or len(found) < len(prompts):
+            while waiting and len(cancels) - len(found) < num_together:
+                index, prompt = waiting.popleft()
+                done = functools.partial(found.__setitem__, index)
+                cancels.append(searches.start(prompt, params, done))
+            searches.take(step())
+    finally:
+        for cancel in cancels:
+            cancel()
+    return [_results(found[index]) for index in range(len(prompts))]
+
+
+def _results(found: list[BeamResult] | WeftError) -> list[BeamResult]:
+    if isinstance(found, WeftError):
+        raise found
+    return found

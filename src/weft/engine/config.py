@@ -244,6 +244,7 @@ class MemoryPlan:
         reason: What decided the number of blocks.
         num_sequences: Most sequences computed at the same time.
         state_bytes: Recurrent states of one sequence over all layers.
+        scratch_bytes: Room for guesses that a drafting network follows, of all sequences.
         kv_type: What keys and values are quantized to; none where they are not.
         num_snapshots: Copies of recurrent states for the prefix cache.
         tiers: Host memory and disk below the KV cache.
@@ -257,6 +258,7 @@ class MemoryPlan:
     reason: str
     num_sequences: int
     state_bytes: int = 0
+    scratch_bytes: int = 0
     kv_type: str | None = None
     num_snapshots: int = 0
     tiers: TierConfig | None = None
@@ -289,7 +291,11 @@ class MemoryPlan:
             f"          {format_count(self.kv_tokens)} tokens, "
             f"{contexts:.1f} sequences of {self.max_context} tokens"
         )
-        return "\n".join((text, *self._state_lines(), *self._tier_lines()))
+        return "\n".join((text, *self._draft_lines(), *self._state_lines(), *self._tier_lines()))
+
+    def _draft_lines(self) -> Iterator[str]:
+        if self.scratch_bytes:
+            yield f"guesses   {format_bytes(self.scratch_bytes)} for {self.num_sequences} sequences"
 
     def _state_lines(self) -> Iterator[str]:
         if self.state_bytes:
@@ -309,13 +315,20 @@ class MemoryPlan:
                     yield f"{name} tier {format_bytes(size)}, {format_count(num_tokens)} tokens"
 
 
-def plan_memory(config: EngineConfig, model: Decoder, *, draft_block_bytes: int = 0) -> MemoryPlan:
+def plan_memory(
+    config: EngineConfig,
+    model: Decoder,
+    *,
+    draft_block_bytes: int = 0,
+    draft_scratch_bytes: int = 0,
+) -> MemoryPlan:
     """Return how many KV blocks the engine gets and why.
 
     Args:
         config: What is asked for.
         model: The target.
         draft_block_bytes: What a drafting network keeps of a block, beside the target.
+        draft_scratch_bytes: What it keeps of the guesses of one sequence.
 
     Raises:
         ResourceError: the memory given does not hold a single block, or a single state.
@@ -326,12 +339,14 @@ def plan_memory(config: EngineConfig, model: Decoder, *, draft_block_bytes: int 
     state_bytes = bytes_per_sequence(spec, dtype)
     num_sequences = _num_sequences(config, model, state_bytes, with_kv=block_bytes > 0)
     num_snapshots = _num_snapshots(config, model, state_bytes, num_sequences, block_bytes > 0)
-    reserved = (num_sequences + 1 + num_snapshots) * state_bytes
+    scratch_bytes = num_sequences * draft_scratch_bytes
+    reserved = (num_sequences + 1 + num_snapshots) * state_bytes + scratch_bytes
     num_blocks, reason = _num_blocks(config, model, block_bytes, reserved)
     if num_blocks < 1:
         raise ResourceError(
             f"the KV cache gets no block: one takes {format_bytes(block_bytes)} ({reason})",
-            fix=f"set engine.kv_memory_bytes to at least {block_bytes}, or a smaller block_size",
+            fix=f"set engine.kv_memory_bytes to at least {block_bytes + reserved}, or a smaller "
+            "block_size",
         )
     return MemoryPlan(
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
@@ -342,6 +357,7 @@ def plan_memory(config: EngineConfig, model: Decoder, *, draft_block_bytes: int 
         reason=reason,
         num_sequences=num_sequences,
         state_bytes=state_bytes,
+        scratch_bytes=scratch_bytes,
         kv_type=None if config.cache_codes is None else config.kv_dtype,
         num_snapshots=num_snapshots,
         tiers=config.tiers,

@@ -45,7 +45,7 @@ class ContrastiveParams:
     def __post_init__(self) -> None:
         for name in ("k", "max_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="use at least 1")
         if not 0.0 <= self.alpha <= 1.0:
             raise ConfigError(f"alpha is {self.alpha}", fix="choose 0 to 1")
 

@@ -10,34 +10,37 @@ Bound to a live module it shares the very tensors with whoever trains it::
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
 
-from weft.core.errors import ConfigError, UnsupportedError, WeftError
+from weft.core.errors import UnsupportedError
 from weft.engine.adapters.engine import AdapterSource
 from weft.engine.adapters.store import AdapterInfo
-from weft.engine.beam import BeamParams, BeamResult, BeamSearches
+from weft.engine.beam import BeamParams, BeamResult, run_searches
 from weft.engine.config import EngineConfig
 from weft.engine.contrastive import ContrastiveParams, ContrastiveResult, contrastive_search
 from weft.engine.core import EngineCore
+from weft.engine.load import open_folder
 from weft.engine.outputs import Completion, Delta
 from weft.engine.parallel.ranks import Ranks
-from weft.engine.parallel.start import load_ranks, with_tensor_parallel
 from weft.engine.pause import PauseMode, pause, resume
+from weft.engine.prompts import (
+    Prompt,
+    adapter_per_prompt,
+    list_prompts,
+    sampling_per_prompt,
+)
 from weft.engine.score import score_sequences
 from weft.engine.sleep import TAGS, Level, SleepReport
 from weft.engine.stats import EngineStats
 from weft.engine.stream import RequestStream
-from weft.engine.weights import EngineWeights, LoadFormat, open_weights
+from weft.engine.weights import EngineWeights, LoadFormat
 from weft.models.decoder import Decoder
 from weft.sched.loop import Clock
 from weft.spec.request import Request, forked
@@ -45,8 +48,6 @@ from weft.spec.sampling import SamplingParams
 from weft.text.chat import Message
 from weft.text.render import Renderer
 from weft.text.tokenizer import Tokenizer
-
-Prompt = str | Sequence[int]
 
 
 class LLM:
@@ -99,23 +100,21 @@ class LLM:
             load_format: "dummy" draws random weights and needs no weight files, to measure speed
                 and memory.
             tensor_parallel: Processes that share every layer; see ``EngineConfig.parallel``.
+
+        Raises:
+            CheckpointError, InputFileError, UnsupportedError: the folder cannot be used.
+            ConfigError: the model does not divide among the ranks.
         """
-        path = Path(path)
-        tokenizer = Tokenizer.load(path)
-        config = with_tensor_parallel(config, tensor_parallel)
-        if config.parallel.num_ranks > 1 and load_format == "auto":
-            loaded = load_ranks(path, config, dtype=dtype, device=device)
-            return cls(loaded.model, tokenizer, loaded.config, ranks=loaded.ranks)
-        speculation = config.speculation
-        model, source = open_weights(
+        opened = open_folder(
             path,
-            load_format=load_format,
+            config=config,
             dtype=dtype,
             device=device,
-            mtp=speculation is not None and speculation.kind == "mtp",
+            load_format=load_format,
+            tensor_parallel=tensor_parallel,
         )
-        llm = cls(model, tokenizer, config)
-        llm.weights.source = source
+        llm = cls(opened.model, opened.tokenizer, opened.config, ranks=opened.ranks)
+        llm.weights.source = opened.source
         return llm
 
     @property
@@ -172,9 +171,9 @@ class LLM:
             RequestError: a prompt that cannot be served; nothing is generated then.
             Exception: whatever the model raised; nothing is left in the engine.
         """
-        token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
-        params = _per_prompt(sampling, len(token_lists))
-        adapters = _names_per_prompt(adapter, len(token_lists))
+        token_lists = [self.encode(prompt) for prompt in list_prompts(prompts)]
+        params = sampling_per_prompt(sampling, len(token_lists))
+        adapters = adapter_per_prompt(adapter, len(token_lists))
         requests = [
             request
             for tokens, prompt_params, name in zip(token_lists, params, adapters, strict=True)
@@ -226,28 +225,11 @@ class LLM:
             WeftError: a hypothesis could not be computed; nothing is left in the engine.
         """
         self.core.gate.check_steps()
-        params = params or BeamParams()
-        searches = BeamSearches(self.core)
-        token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
-        for tokens in token_lists:
-            searches.check(tokens, params)
-        # Rows and their children are there at once when the children take over.
-        num_together = max(1, self.core.scheduler.config.max_num_sequences // (2 * params.width))
-        waiting = deque(enumerate(token_lists))
-        found: dict[int, list[BeamResult] | WeftError] = {}
-        cancels: list[Callable[[], None]] = []
+        token_lists = [self.encode(prompt) for prompt in list_prompts(prompts)]
         try:
-            while waiting or len(found) < len(token_lists):
-                while waiting and len(cancels) - len(found) < num_together:
-                    index, tokens = waiting.popleft()
-                    done = functools.partial(found.__setitem__, index)
-                    cancels.append(searches.start(tokens, params, done))
-                searches.take(self._step())
+            return run_searches(self.core, token_lists, params or BeamParams(), self._step)
         finally:
-            for cancel in cancels:
-                cancel()
             self._settle()
-        return [_results(found[index]) for index in range(len(token_lists))]
 
     def contrastive_search(
         self, prompts: Prompt | Sequence[Prompt], params: ContrastiveParams | None = None
@@ -258,7 +240,7 @@ class LLM:
             ContextLengthError: a prompt and its continuation do not fit the context.
         """
         self.core.gate.check_steps()
-        token_lists = [self.encode(prompt) for prompt in _as_list(prompts)]
+        token_lists = [self.encode(prompt) for prompt in list_prompts(prompts)]
         params = params or ContrastiveParams()
         return contrastive_search(self.model, token_lists, params, self.core.eos_ids)
 
@@ -395,44 +377,3 @@ class LLM:
         self.core.drain()
         while self.core.num_unfinished == 0 and self.core.has_work:
             self.core.step()
-
-
-def _results(found: list[BeamResult] | WeftError) -> list[BeamResult]:
-    if isinstance(found, WeftError):
-        raise found
-    return found
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Tell one prompt from several: a text or a run of numbers is one."""
-    if isinstance(prompts, str):
-        return [prompts]
-    if len(prompts) > 0 and all(isinstance(item, Integral) for item in prompts):
-        return [cast(Sequence[int], prompts)]
-    return list(cast(Sequence[Prompt], prompts))
-
-
-def _per_prompt(
-    sampling: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int
-) -> list[SamplingParams]:
-    if sampling is None or isinstance(sampling, SamplingParams):
-        return [sampling or SamplingParams()] * num_prompts
-    if len(sampling) != num_prompts:
-        raise ConfigError(
-            f"{len(sampling)} sampling parameters for {num_prompts} prompts",
-            fix="give one for all prompts or one for each",
-        )
-    return list(sampling)
-
-
-def _names_per_prompt(
-    adapter: str | Sequence[str | None] | None, num_prompts: int
-) -> Sequence[str | None]:
-    if adapter is None or isinstance(adapter, str):
-        return [adapter] * num_prompts
-    if len(adapter) != num_prompts:
-        raise ConfigError(
-            f"{len(adapter)} adapters for {num_prompts} prompts",
-            fix="name one for all prompts or one for each",
-        )
-    return adapter

@@ -19,6 +19,7 @@ from weft.engine.speculation.build import (
     BlockSpace,
     build_speculator,
     draft_block_bytes,
+    draft_scratch_bytes,
     load_drafter,
 )
 from weft.engine.speculation.speculator import Speculator
@@ -68,7 +69,8 @@ def build_parts(
     speculation = config.speculation
     drafter = drafter or load_drafter(speculation, model)
     drafted = draft_block_bytes(speculation, model, drafter, config.block_size)
-    memory = plan_memory(config, model, draft_block_bytes=drafted)
+    scratch = draft_scratch_bytes(speculation, model, drafter, config.block_size)
+    memory = plan_memory(config, model, draft_block_bytes=drafted, draft_scratch_bytes=scratch)
     recorded = _records_graphs(config, model)
     cache = _cache(config, model, memory, num_spare_blocks=1 if recorded else 0)
     adapters = None

@@ -181,7 +181,7 @@ class ModelRunner:
         walks = self._draw(batch, hidden_TD, result)
         if self.proposer is not None:
             step = tuple(items), plan.new, plan.preempted, batch.paged, hidden_TD
-            result.drafts.update(self._propose(StepView(*step, walks)))
+            result.drafts.update(self._propose(StepView(*step, walks, self.table.grammars)))
 
     def _score_prompts(self, items: Sequence[StepItem], hidden_TD: Tensor) -> dict[int, str]:
         try:

@@ -95,7 +95,6 @@ class Sleeper:
             UnsupportedError: other ranks have parts of the model, or recorded graphs name the
                 memory.
         """
-        self._core.check_one_process("sleep")
         start_s = time.perf_counter()
         new = self._check_tags(tags) - self.asleep
         if level not in (1, 2):

@@ -12,6 +12,7 @@ from functools import cached_property
 from torch import Tensor
 
 from weft.engine.draw import Walk
+from weft.engine.grammar.rows import GrammarRows
 from weft.nn.context import PagedBatch
 from weft.sched.plan import NewSequence, StepItem
 
@@ -27,6 +28,7 @@ class StepView:
         paged: Positions and slots of the step's tokens.
         hidden_TD: Hidden states of all tokens, each item's followed by those of its draft.
         walks: By sequence, what it has drawn and which guesses held.
+        grammars: Those of the sequences, behind what was drawn; none where there is no table.
     """
 
     items: tuple[StepItem, ...]
@@ -35,6 +37,7 @@ class StepView:
     paged: PagedBatch
     hidden_TD: Tensor
     walks: Mapping[int, Walk]
+    grammars: GrammarRows | None = None
 
     @cached_property
     def first_rows(self) -> dict[int, int]:

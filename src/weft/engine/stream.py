@@ -24,7 +24,6 @@ class RequestStream:
         self.num_cached_tokens = 0
         self.prompt_logprobs: PromptLogprobs | None = None
         self.finish_reason: FinishReason | None = None
-        self.first_token_s: float | None = None
         self._error: str | None = None
         self._text: list[str] = []
         self._stop_token_ids = stop_token_ids

@@ -101,7 +101,8 @@ class WeightUpdate:
         if self._expected:
             missing = next(iter(self._expected))
             raise CheckpointError(
-                f"tensor {missing!r} was announced and did not come ({len(self._expected)} in all)"
+                f"tensor {missing!r} was announced and did not come ({len(self._expected)} in all)",
+                fix="send every tensor that was announced, or announce fewer",
             )
         for name, tensor in self._staged or ():
             self._write(name, tensor)

@@ -13,6 +13,7 @@ Both are token ids; the rule that splits a text into context and continuation is
 - ``task``         an evaluation as data: its items, its hash, its metric
 - ``builtin``      offline tasks: addition and the other generated ones, docstring multiple choice
 - ``metrics``      BLEU and chrF2, equal to sacrebleu; ``translation`` measures a model with them
+- ``speculation``  what guesses bring: acceptance by position and speed-up, through the engine
 - ``harness``      runs tasks, writes one JSON result and a table
 
 A result holds what decides it besides the model: the hash of the items, the seed, n, the first

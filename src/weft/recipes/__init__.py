@@ -2,6 +2,7 @@
 
 - ``jobs.py``        what a verb needs besides its algorithm's configuration: the input folders.
 - ``moe.py``         experts, and their comparison with a dense model of equal active parameters.
+- ``speculator.py``  drafting heads: their training, and how speculation is measured.
 - ``translation.py`` machine translation, and the course's Transformer.
 - ``quickstart.py``  the quick start: how a number of minutes becomes five configurations.
 
@@ -64,6 +65,16 @@ RECIPES: dict[str, Recipe] = {
         "translate train",
         "an encoder-decoder for sentence pairs, half an hour on two CPU cores",
         "weft.recipes.translation:translation",
+    ),
+    "speculator": Recipe(
+        "speculator train",
+        "an EAGLE head for a model, minutes",
+        "weft.recipes.speculator:speculator",
+    ),
+    "speculator-eval": Recipe(
+        "speculator eval",
+        "acceptance and speed-up of one kind of guesses",
+        "weft.recipes.speculator:speculator_eval",
     ),
     "quickstart": Recipe(
         "quickstart",

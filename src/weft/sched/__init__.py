@@ -6,7 +6,9 @@ the result. Clock and runner are arguments, so the planner runs the very schedul
 - ``plan``: the words between scheduler, runner and front end (``StepPlan``, ``StepResult``, ...).
 - ``config``: sizes and limits.
 - ``loop``: the loop and the clocks; ``launch``: how a plan gets to the runner, and in a thread.
-- ``scheduler``: who computes how many tokens next, preemption, every ending; ``invariants``.
+- ``scheduler``: the decisions as one object; ``invariants``: what holds between its calls.
+- ``roster``: the live requests, in queues: how they enter, start, give way and end.
+- ``planner``: who computes how many tokens next; ``settle``: what a step's result means.
 - ``policy``: who is admitted next; ``admission``: refusals with numbers and a way out.
 - ``budget``: tokens of a step for a time per output token; ``drafts``: where guesses fit.
 - ``forks``: requests that begin with the blocks of another one (copy on write).
@@ -17,6 +19,7 @@ the result. Clock and runner are arguments, so the planner runs the very schedul
 - ``tiers``: which of them are in host memory and on disk; ``tier_policy``: when reading pays.
 - ``snapshots``: where copies of recurrent states are, so that models with states share prefixes.
 - ``keyed_slots``: slots by key, least recently used first; tiers and snapshots are made of it.
+- ``routing``: which replica gets a request; ``eplb``: which device gets which experts.
 - ``pipeline``: training schedules as data: who computes which micro batch when.
 - ``slots``, ``sizing``: block table to slot numbers; memory to number of blocks.
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from weft.sched.config import SchedulerConfig
-from weft.sched.forks import Forks
+from weft.sched.roster import Roster
 from weft.sched.sequence import Phase, Sequence
-from weft.sched.waiting import RankedQueue
 
 
-def check_queues(
-    sequences: Mapping[str, Sequence],
-    waiting: RankedQueue,
-    running: RankedQueue,
-    held: Forks,
-    config: SchedulerConfig,
-) -> None:
+def check_queues(roster: Roster) -> None:
     """Assert that every live sequence is in the one place its phase names, and in order."""
-    assert {s.request.id: s for s in (*waiting, *running, *held)} == sequences
-    assert len(waiting) + len(running) + len(held) == len(sequences)
+    waiting, running, held = roster.waiting, roster.running, roster.forks
+    assert {s.request.id: s for s in (*waiting, *running, *held)} == roster.sequences
+    assert len(waiting) + len(running) + len(held) == len(roster.sequences)
     assert all(s.phase is Phase.RUNNING for s in running)
     assert all(s.phase is Phase.WAITING for s in waiting)
     assert all(s.phase is Phase.HELD for s in held)
-    assert len(running) <= config.max_num_sequences
+    assert len(running) <= roster.config.max_num_sequences
     for queue in (waiting, running):
         ranks = [sequence.rank for sequence in queue]
         assert ranks == sorted(ranks)

@@ -189,6 +189,21 @@ class KVManager:
         if self.tiers is not None and self.tiers.disk.num_slots:
             self.tiers.disable_disk()
 
+    def set_weight_version(self, weight_version: int) -> None:
+        """Make every block computed with other weights unreachable. Versions only grow."""
+        assert weight_version >= self.weight_version, (weight_version, self.weight_version)
+        if weight_version != self.weight_version:
+            self.weight_version = weight_version
+            self.flush()
+
+    def flush(self) -> None:
+        """Forget every prefix in every tier; no table of this weight version may hold one."""
+        self.tree.clear()
+        self.pool.drop_cached()
+        for kept in (self.tiers, self.snapshots):
+            if kept is not None:
+                kept.clear()
+
     # States; nothing happens where the model has none.
 
     def clip(self, start: int, end: int) -> int:
@@ -210,27 +225,6 @@ class KVManager:
         if self.snapshots is not None:
             key = None if table is None else self._known_key(table, end)
             self.snapshots.settle(sequence_id, end, key)
-
-    def _known_key(self, table: BlockTable, end: int) -> bytes | None:
-        """Return the key of the block that ends at `end`, if its tokens and weights are known."""
-        index = end // self.block_size
-        current = table.weight_version == self.weight_version
-        return table.keys[index] if current and index < len(table.keys) else None
-
-    def set_weight_version(self, weight_version: int) -> None:
-        """Make every block computed with other weights unreachable. Versions only grow."""
-        assert weight_version >= self.weight_version, (weight_version, self.weight_version)
-        if weight_version != self.weight_version:
-            self.weight_version = weight_version
-            self.flush()
-
-    def flush(self) -> None:
-        """Forget every prefix in every tier; no table of this weight version may hold one."""
-        self.tree.clear()
-        self.pool.drop_cached()
-        for kept in (self.tiers, self.snapshots):
-            if kept is not None:
-                kept.clear()
 
     def check(self, tables: Iterable[BlockTable]) -> None:
         """Assert every invariant, given the tables of all sequences that hold blocks."""
@@ -293,6 +287,12 @@ class KVManager:
         if self.snapshots is None:
             return num_found
         return max(self.snapshots.stops(table.keys[1 : num_found + 1]), default=0)
+
+    def _known_key(self, table: BlockTable, end: int) -> bytes | None:
+        """Return the key of the block that ends at `end`, if its tokens and weights are known."""
+        index = end // self.block_size
+        current = table.weight_version == self.weight_version
+        return table.keys[index] if current and index < len(table.keys) else None
 
     def _extend_keys(self, table: BlockTable, tokens: Sequence[int], num_full: int) -> None:
         keys, size = table.keys, self.block_size

@@ -15,7 +15,8 @@
 - ``pretrain.py`` and ``sft.py``  the two runs of this floor: configuration in, model folder out.
 - ``translation.py``     sentence pairs, for an encoder-decoder or a decoder; ``smoothing.py`` and
   ``dropout.py`` are added from outside the model.
-- ``speculators.py``      drafting heads learn a model's own distributions.
+- ``speculators.py``      drafting heads learn a model's own distributions; ``speculator_run.py`` is
+  the run that trains one.
 - ``metrics.py``, ``throughput.py``, ``evaluate.py``  what is measured and how it is defined.
 - ``compile.py``, ``determinism.py``, ``ema.py``, ``signals.py``  one option each.
 

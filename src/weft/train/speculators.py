@@ -82,7 +82,7 @@ def train_head(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / num_steps)
     head.train()
     losses = []
-    with _frozen(model):
+    with frozen(model):
         for _, batch in zip(range(num_steps), batches, strict=False):
             loss_sum, count, *_ = head_loss(model, head, batch, run_ahead=config.run_ahead)
             loss = loss_sum / count
@@ -97,7 +97,7 @@ def train_head(
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Collect no gradients for a model, whose embedding and output projection the head uses."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
@@ -179,7 +179,7 @@ def _block_loss(
             sizes.append(place - start + num_places)
             targets += [*[-1] * (place - start), *range(place, place + num_places)]
     if not rows:
-        return LossSum(hidden_TD.new_zeros(()), 0)
+        return LossSum(0.0 * injected_TD.sum(), 0)
     answer_TD = head(torch.cat(rows), StepContext.packed(sizes, device=model.device))
     targets_T = torch.tensor(targets, device=model.device)
     bias = head.bias(tokens_T[targets_T.clamp(min=0)])

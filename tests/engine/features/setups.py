@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +28,7 @@ from tests.engine.features.support import (
 )
 from tests.engine.parallel.support import threaded_core
 from tests.engine.support import assert_nothing_left, tokenizer
+from weft.adapt.lora import LoRAConfig
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.engine.outputs import Completion
@@ -229,9 +229,9 @@ def engine(features: frozenset[str]) -> Iterator[EngineCore]:
     drafter = model if settings.speculation else None
     core = EngineCore(model, tokenizer(), settings, clock=VirtualClock(), drafter=drafter)
     if settings.adapters is not None:
-        targets = {"targets": ADAPTED_STATES} if "states" in features else {}
+        targets = ADAPTED_STATES if "states" in features else LoRAConfig.targets
         for seed, name in enumerate("ab"):
-            core.adapters.load(name, adapter(seed, kind_of(features), **targets))
+            core.adapters.load(name, adapter(seed, kind_of(features), targets=targets))
     with contextlib.closing(core):
         yield core
 
@@ -270,16 +270,17 @@ def serve(
 def _round(run: Run, features: frozenset[str]) -> list[Completion]:
     core, streams, waiting = run.core, [], list(run.asked)
     num_together = 1 if "batching" in features else len(waiting)
-    for num_steps in itertools.count():
+    num_steps = 0
+    while waiting or core.has_work:
         for request in waiting[:num_together]:
             streams.append(core.submit(request))
         del waiting[:num_together]
         if "pause" in features and num_steps in PAUSES:
             _pause(run, PAUSES[num_steps])
-        if not (waiting or core.has_work):
-            return [stream.completion() for stream in streams]
         step(core)
+        num_steps += 1
         run.most_in_flight = max(run.most_in_flight, core.loop.num_in_flight)
+    return [stream.completion() for stream in streams]
 
 
 def _pause(run: Run, mode: PauseMode) -> None:

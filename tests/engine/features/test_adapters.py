@@ -146,6 +146,24 @@ def test_models_with_states_take_adapters() -> None:
         assert_same([completion], expected, abs=2e-4)
 
 
+@pytest.mark.pair("adapters", "fork")
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_fork_with_another_adapter_shares_nothing(cached: bool) -> None:
+    parent = replace(requests(prompts=[list(range(5, 24))])[0], adapter="a")
+    children = [
+        replace(parent, id=f"fork-{name}", adapter=name, fork_of=parent.id)
+        for name in ("a", "b", "")
+    ]
+    wanted = [parent, *children]
+    core = engine(enable_prefix_cache=cached)
+    got = completions(core, wanted)
+    assert_same(got, each_alone([replace(one, fork_of=None) for one in wanted]), abs=0)
+    assert len({completion.tokens for completion in got}) == 3
+    # Of 19 tokens the fork of the same adapter has computed the last one only.
+    computed = core.stats().scheduler.counters.num_computed_tokens
+    assert computed == 3 * 19 + 1 + 4 * (GREEDY.max_tokens - 1)
+
+
 @pytest.mark.pair("adapters", "quantized_kv")
 def test_quantized_keys_and_values_keep_the_bits() -> None:
     wanted = mixed()

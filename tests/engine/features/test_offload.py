@@ -393,6 +393,24 @@ def test_the_keys_of_a_drafting_model_move_along():
     assert counters(core).num_loaded_blocks > 0
 
 
+@pytest.mark.pair("offload", "speculation")
+@pytest.mark.parametrize("damage", [corrupted, cut])
+def test_guesses_go_on_behind_blocks_that_were_lost(
+    damage: Callable[[EngineCore], None], tmp_path: Path
+):
+    """All guesses of a model that is the target hold, so its lost keys were computed again, too."""
+    guessing = SpeculationConfig(kind="draft", switch=None)
+    settings = offloading(2, 120, path=tmp_path, speculation=guessing)
+    core = EngineCore(tiny(), tokenizer(), settings, drafter=tiny())
+    rounds(core)
+    damage(core)
+    for got in rounds(core):
+        assert_same(got, plain(), abs=ROUNDING)
+    assert counters(core).num_lost > 0
+    stats = core.stats().speculation
+    assert stats.num_accepted_tokens == stats.num_draft_tokens > 20
+
+
 @pytest.mark.pair("offload", "fork")
 @pytest.mark.parametrize("overlap_depth", [0, 1])
 def test_samples_of_a_prompt_share_blocks_that_came_back(overlap_depth: int, tmp_path: Path):

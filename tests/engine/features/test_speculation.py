@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.engine.adapters.support import ROOM, adapted, adapter
 from tests.engine.features.support import (
     GREEDY,
     PENALISED,
@@ -23,11 +24,15 @@ from tests.engine.features.support import (
     tiny,
     tokenizer,
 )
+from weft.checkpoint.hf import save_model
 from weft.core.errors import ConfigError, UnsupportedError
 from weft.engine.core import EngineCore
 from weft.engine.llm import LLM
+from weft.engine.parallel import start
+from weft.engine.parallel.config import ParallelConfig
 from weft.engine.pause import pause, resume
 from weft.engine.speculation.config import SpeculationConfig, TreeShape
+from weft.engine.trees import paths_of
 from weft.models.decoder import Decoder
 from weft.sched.loop import VirtualClock
 from weft.sched.tier_policy import TierConfig
@@ -115,8 +120,23 @@ def test_grammars(speculation):
     params = [replace(one, structured=pattern, ignore_eos=False) for one in MIXED]
     core = _core(speculation)
     plain = completions(config(), requests(params))
+    propose, num_checked = core.speculator.propose, 0
+
+    def checked(view):
+        nonlocal num_checked
+        drafts = propose(view)
+        for id, draft in drafts.items():
+            for path in paths_of(draft):
+                tokens = [draft.tokens[guess] for guess in path]
+                assert core.runner.table.grammars.count_valid(id, tokens) == len(tokens)
+                num_checked += 1
+        return drafts
+
+    core.speculator.propose = checked
     assert_same(completions(core, requests(params)), plain, abs=1e-3)
     assert core.runner.num_failed_proposals == 0
+    if speculation.kind != "draft":
+        assert num_checked > 0
 
 
 @pytest.mark.parametrize("speculation", [CHAIN, TREE], ids=["chain", "tree"])
@@ -170,6 +190,47 @@ def test_a_pause_that_gives_blocks_back():
     assert_nothing_left(core)
 
 
+ADAPTED = {"a": 1, "b": 2}
+
+
+def _adapted_core(speculation, drafter=None):
+    chosen = config(speculation=speculation, adapters=ROOM)
+    core = EngineCore(tiny(), tokenizer(), chosen, clock=VirtualClock(), drafter=drafter)
+    for name, seed in ADAPTED.items():
+        core.adapters.load(name, adapter(seed))
+    return core
+
+
+@WAYS
+@pytest.mark.pair("speculation", "adapters")
+def test_guesses_are_made_without_the_adapter_and_verified_with_it(speculation):
+    names = ("", "a", "b", "a", "", "b")
+    wanted = [replace(one, adapter=name) for one, name in zip(requests(MIXED), names, strict=True)]
+    core = _adapted_core(speculation, tiny() if speculation.kind == "draft" else None)
+    plain = completions(_adapted_core(None), wanted)
+    assert_same(completions(core, wanted, stagger=1), plain, abs=1e-3)
+    stats = core.speculator.stats()
+    assert stats.num_drafts > 0
+    assert core.runner.num_failed_proposals == 0
+    if speculation.kind == "draft":
+        assert 0 < stats.num_accepted_tokens < stats.num_draft_tokens
+
+
+@pytest.mark.parametrize("name", ["", "a", "b"])
+@pytest.mark.pair("speculation", "adapters")
+def test_who_drafts_with_the_numbers_of_an_adapter_guesses_its_answers(name):
+    """What is verified is what a request's own adapter draws, so only guesses for "a" hold."""
+    wanted = [replace(one, adapter=name) for one in requests([GREEDY, SEEDED] * 3)]
+    core = _adapted_core(replace(CHAIN, switch=None), adapted(ADAPTED["a"]))
+    plain = completions(_adapted_core(None), wanted)
+    assert_same(completions(core, wanted), plain, abs=1e-3)
+    stats = core.speculator.stats()
+    if name == "a":
+        assert stats.num_accepted_tokens == stats.num_draft_tokens > 20
+    else:
+        assert stats.num_accepted_tokens < stats.num_draft_tokens / 3
+
+
 def test_aborting_in_any_step_leaves_nothing_behind():
     core = _core(CHAIN)
     for steps in range(6):
@@ -215,6 +276,19 @@ def test_rejection_goes_with_everything_that_shapes_a_distribution():
 def test_what_does_not_go_together_is_refused(settings, kind, reason):
     with pytest.raises((UnsupportedError, ConfigError), match=reason):
         _core(SpeculationConfig("ngram"), tiny(kind), **settings)
+
+
+@pytest.mark.parametrize("split", ["tensor", "pipeline"])
+@pytest.mark.pair("speculation", "tensor_parallel")
+def test_several_processes_are_refused_before_any_is_started(split, tmp_path, monkeypatch):
+    save_model(tiny(), tmp_path, tokenizer=tokenizer())
+    started = []
+    monkeypatch.setattr(start, "_start_locally", started.append)
+    chosen = config(speculation=SpeculationConfig("ngram"), parallel=ParallelConfig(**{split: 2}))
+    with pytest.raises(UnsupportedError, match="guesses are made on the first rank only") as caught:
+        LLM.load(tmp_path, config=chosen)
+    assert "speculation to none" in str(caught.value.fix)
+    assert not started
 
 
 def test_rejection_is_refused_where_tokens_must_not_depend_on_guesses():

@@ -43,7 +43,7 @@ def test_others_are_served_while_a_grammar_compiles(monkeypatch):
             assert not waiting.done()
             slow.release.set()
             deltas = await waiting
-            assert slow.threads.isdisjoint({threading.get_ident(), engine._thread.ident})
+            assert slow.threads.isdisjoint({threading.get_ident(), engine._worker.thread.ident})
             assert re.fullmatch("[a-c]{4,6}", "".join(delta.text for delta in deltas))
             assert deltas[-1].finish_reason is FinishReason.STOP
 

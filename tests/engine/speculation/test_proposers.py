@@ -23,6 +23,7 @@ from weft.checkpoint.hf import save_model
 from weft.checkpoint.speculator import save_speculator
 from weft.core.config import from_mapping
 from weft.core.errors import ConfigError, UnsupportedError
+from weft.engine.async_engine import AsyncEngine
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.engine.llm import LLM
@@ -31,7 +32,15 @@ from weft.models.decoder import Decoder
 from weft.models.eagle import EagleHead
 from weft.models.medusa import MedusaHeads
 from weft.sched.loop import VirtualClock
-from weft.spec import ModelShape, SamplingParams
+from weft.spec import (
+    LayerSpec,
+    MLASpec,
+    MLPSpec,
+    ModelShape,
+    ModelSpec,
+    RotarySpec,
+    SamplingParams,
+)
 from weft.spec.request import Request
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=40)
@@ -155,6 +164,42 @@ def test_a_random_head_changes_nothing_but_speed():
     assert [ours.tokens for ours in got] == [plain.tokens for plain in _plain(trained())]
 
 
+@pytest.mark.parametrize("num_modules", [1, 2])
+@pytest.mark.parametrize("load", [LLM.load, AsyncEngine.load])
+def test_prediction_modules_are_loaded_with_the_model_that_has_them(tmp_path, num_modules, load):
+    mixer = MLASpec(2, 16, 8, 4, 8, 12, RotarySpec(layout="interleaved"), latent_norm_eps=1e-6)
+    layers = (LayerSpec(mixer, MLPSpec(48)),) * 2
+    vocab_size = tokenizer().vocab_size
+    spec = ModelSpec("deepseek_v3", vocab_size, 32, layers, num_mtp_layers=num_modules)
+    target = Decoder(spec, seed=1).eval()
+    save_model(target, tmp_path, tokenizer=tokenizer())
+    config = SpeculationConfig("mtp", 3, switch=None)
+    engine = EngineConfig(num_blocks=64, speculation=config)
+    loaded = load(tmp_path, config=engine)
+    try:
+        modules = loaded.core.model.mtp
+        assert len(modules) == num_modules
+        for name, value in target.mtp.state_dict().items():
+            assert torch.equal(modules.state_dict()[name], value)
+        if isinstance(loaded, LLM):
+            params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+            plain = LLM.load(tmp_path, config=EngineConfig(num_blocks=64))
+            assert not len(plain.model.mtp)
+            (ours,), (theirs,) = (one.generate([[5, 7, 9]], params) for one in (loaded, plain))
+            assert ours.tokens == theirs.tokens
+            assert loaded.stats().speculation.num_draft_tokens > 0
+            assert loaded.core.runner.num_failed_proposals == 0
+    finally:
+        loaded.close() if isinstance(loaded, LLM) else loaded.shutdown()
+
+
+def test_a_model_without_prediction_modules_says_so(tmp_path):
+    save_model(tiny_model(), tmp_path, tokenizer=tokenizer())
+    config = EngineConfig(num_blocks=64, speculation=SpeculationConfig("mtp"))
+    with pytest.raises(UnsupportedError, match="nothing to predict with"):
+        LLM.load(tmp_path, config=config)
+
+
 def test_settings_and_heads_come_from_files(tmp_path):
     target = tiny_model()
     save_model(target, tmp_path / "model", tokenizer=tokenizer())
@@ -184,5 +229,26 @@ def test_the_memory_of_a_network_is_part_of_the_plan(kind):
     engine = EngineConfig(kv_memory_bytes=budget, max_num_sequences=1, speculation=config)
     core = EngineCore(target(), config=engine, clock=VirtualClock(), drafter=drafter and drafter())
     per_block = sum(cache.size_bytes // cache.num_blocks for cache in core.runner.caches)
-    assert core.memory.block_bytes == per_block
-    assert core.memory.num_blocks == budget // per_block
+    memory = core.memory
+    assert memory.block_bytes == per_block
+    assert memory.num_blocks == (budget - memory.scratch_bytes) // per_block
+    total = sum(cache.size_bytes for cache in core.runner.caches)
+    assert total == memory.kv_bytes + memory.scratch_bytes
+    assert budget - per_block < total <= budget
+
+
+@pytest.mark.parametrize("branching", [1, 4])
+def test_room_for_guesses_is_counted_for_every_sequence(branching: int):
+    config = SpeculationConfig("eagle", 8, tree=TreeShape(branching, 5))
+    settings = {"block_size": 4, "num_blocks": 16, "max_num_sequences": 3}
+    engine = EngineConfig(**settings, speculation=config)
+    core = EngineCore(trained(), config=engine, clock=VirtualClock(), drafter=eagle())
+    (cache,) = core.speculator.caches
+    num_scratch = cache.num_blocks - 16
+    # The token drawn last and all that is followed, and one block where they begin within one.
+    assert num_scratch == 3 * (-(-(1 + branching * 5) // 4) + 1)
+    per_block = cache.size_bytes // cache.num_blocks
+    assert core.memory.scratch_bytes == num_scratch * per_block
+    assert "guesses" in core.memory.text
+    plain = EngineCore(trained(), config=EngineConfig(**settings), clock=VirtualClock())
+    assert "guesses" not in plain.memory.text

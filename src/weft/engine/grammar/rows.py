@@ -75,6 +75,15 @@ class GrammarRows:
         row = self._rows.get(id)
         return row is not None and row.state.must_end
 
+    def count_valid(self, id: int, tokens: Sequence[int]) -> int:
+        """Return how many of these tokens could follow; all where there is no grammar."""
+        row = self._rows.get(id)
+        if row is None:
+            return len(tokens)
+        if self._filling is not None:
+            self._filling.exception()  # the matchers are not ours before it ends
+        return row.state.count_valid(tokens)
+
     def begin(self, ids: Iterable[int]) -> None:
         """Start filling the masks of sequences that draw in the step that is about to run."""
         self.stop()

@@ -25,9 +25,10 @@ from weft.checkpoint.hf import load_spec
 from weft.checkpoint.sharded import load_sharded, load_stage
 from weft.core.config import from_mapping, to_mapping
 from weft.core.environment import total_memory_bytes
-from weft.core.errors import ConfigError
+from weft.core.errors import ConfigError, UnsupportedError
 from weft.dist.private_group import PrivateGroup
 from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.features import check_features
 from weft.engine.parallel.channel import (
     Address,
     Channel,
@@ -114,6 +115,7 @@ def load_ranks(
     folder: Path,
     config: EngineConfig,
     *,
+    load_format: str = "auto",
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Loaded:
@@ -124,12 +126,19 @@ def load_ranks(
 
     Raises:
         ConfigError: the model's sizes do not divide among the ranks.
-        UnsupportedError: a layer that ranks cannot share.
+        UnsupportedError: a layer that ranks cannot share, or features that do not go together.
         RankError: a rank could not start.
         CheckpointError: see ``load_model``.
     """
     # Refused here, before anything is started.
     spec, parallel = load_spec(folder), config.parallel
+    if load_format != "auto":
+        raise UnsupportedError(
+            f"load_format is {load_format!r}: the {parallel.num_ranks} ranks of an engine take their "
+            "parts out of the checkpoint's files",
+            fix="save a random model as a checkpoint, or set parallel.tensor and .pipeline to 1",
+        )
+    check_features(config, spec)
     plan_sharding(spec, parallel.tensor, expert_split=parallel.expert_split)
     plan_stages(spec, parallel.pipeline)
     job = Job(

@@ -35,6 +35,7 @@ class BlockProposer:
         block_size: Positions per block.
         max_num_sequences: Most sequences of one step.
         max_draft: Guesses per sequence and step.
+        num_scratch_blocks: Blocks of each sequence for guesses; see ``SpeculationConfig``.
         acceptance: How guesses will be judged.
     """
 
@@ -47,13 +48,14 @@ class BlockProposer:
         block_size: int,
         max_num_sequences: int,
         max_draft: int,
+        num_scratch_blocks: int,
         acceptance: Acceptance,
     ) -> None:
         self.head = head
         self.model = model
         self._max_draft = max_draft
         self._num_blocks = num_blocks
-        self._num_scratch_blocks = -(-max_draft // block_size) + 1
+        self._num_scratch_blocks = num_scratch_blocks
         num_scratch = max_num_sequences * self._num_scratch_blocks
         layers = head.spec.layers
         self._cache = module_cache(model, layers, 0, num_blocks + num_scratch, block_size)

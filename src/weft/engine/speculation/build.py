@@ -117,6 +117,24 @@ def draft_block_bytes(
     return bytes_per_block(spec, block_size, model.dtype)
 
 
+def draft_scratch_bytes(
+    config: SpeculationConfig | None, model: Decoder, drafter: nn.Module | None, block_size: int
+) -> int:
+    """Return the bytes of the blocks for guesses that drafting keeps per sequence."""
+    if config is None or not (drafts_ahead(config, model) or isinstance(drafter, BlockHead)):
+        return 0
+    block_bytes = draft_block_bytes(config, model, drafter, block_size)
+    return config.num_scratch_blocks(block_size) * block_bytes
+
+
+def drafts_ahead(config: SpeculationConfig, model: Decoder) -> bool:
+    """Return whether a network with a cache of its own guesses one token after another."""
+    if config.kind == "mtp":
+        # One module runs ahead on its own answers, as an EAGLE head does.
+        return len(model.mtp) == 1 and config.depth > 1
+    return config.kind in ("draft", "eagle")
+
+
 def _proposer(
     config: SpeculationConfig, model: Decoder, space: BlockSpace, drafter: nn.Module | None
 ) -> Proposer:
@@ -140,6 +158,7 @@ def _proposer(
             block_size=space.block_size,
             max_num_sequences=space.max_num_sequences,
             max_draft=config.max_draft,
+            num_scratch_blocks=config.num_scratch_blocks(space.block_size),
             acceptance=config.acceptance,
         )
     decoder = _expect(drafter, Decoder, config)
@@ -152,8 +171,7 @@ def _mtp(config: SpeculationConfig, model: Decoder, space: BlockSpace) -> Propos
             "this model has no prediction modules (they may have been left out when it was loaded)",
             fix="load it with mtp=True, or draft with another kind of speculation",
         )
-    if len(model.mtp) == 1 and config.depth > 1:
-        # One module runs ahead on its own answers, as an EAGLE head does.
+    if drafts_ahead(config, model):
         layer, index = model.spec.layers[-1], model.spec.num_layers
         module = cast(MTPModule, model.mtp[0])
         return _networked(config, HeadNetwork(module, layer, index, model), space)
@@ -173,6 +191,7 @@ def _networked(config: SpeculationConfig, network: Network, space: BlockSpace) -
         block_size=space.block_size,
         max_num_sequences=space.max_num_sequences,
         max_draft=config.max_draft,
+        num_scratch_blocks=config.num_scratch_blocks(space.block_size),
         tree=config.tree,
         acceptance=config.acceptance,
     )

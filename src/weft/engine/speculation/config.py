@@ -156,3 +156,14 @@ class SpeculationConfig:
     def depth(self) -> int:
         """Most guesses behind one another."""
         return min(self.max_draft, self.tree.depth or self.max_draft)
+
+    def num_scratch_blocks(self, block_size: int) -> int:
+        """Return the blocks a drafting network needs for guesses of one sequence, beside its own.
+
+        They hold what runs beyond the sequence's last block: the token drawn last and the guesses
+        that are followed (all of a block head's).
+        """
+        num_places = 1 + self.tree.branching * self.depth
+        if self.kind == "block":
+            num_places = self.max_draft
+        return -(-num_places // block_size) + 1

@@ -35,6 +35,11 @@ class SpeculationStats:
         return self.num_accepted_tokens / max(self.num_draft_tokens, 1)
 
     @property
+    def acceptance_by_position(self) -> tuple[float, ...]:
+        """By how many tokens ahead, the share of all drafts whose guess there held."""
+        return tuple(num / max(self.num_drafts, 1) for num in self.num_accepted_by_position)
+
+    @property
     def tokens_per_draft(self) -> float:
         """Mean tokens of a step with guesses: those that held and one more."""
         return 1.0 + self.num_accepted_tokens / max(self.num_drafts, 1)

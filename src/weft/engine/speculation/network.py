@@ -76,6 +76,7 @@ class NetworkProposer:
         block_size: Positions per block.
         max_num_sequences: Most sequences of one step.
         max_draft: Most guesses per sequence and step.
+        num_scratch_blocks: Blocks of each sequence for guesses; see ``SpeculationConfig``.
         tree: Shape of the draft.
         acceptance: How guesses will be judged.
     """
@@ -88,6 +89,7 @@ class NetworkProposer:
         block_size: int,
         max_num_sequences: int,
         max_draft: int,
+        num_scratch_blocks: int,
         tree: TreeShape,
         acceptance: Acceptance,
     ) -> None:
@@ -96,8 +98,7 @@ class NetworkProposer:
         self._tree = tree
         self._max_draft = max_draft
         self._depth = min(max_draft, tree.depth or max_draft)
-        # Places beyond the last block: the last token, then guesses; one block for the remainder.
-        self._num_scratch_blocks = -(-(1 + tree.branching * self._depth) // block_size) + 1
+        self._num_scratch_blocks = num_scratch_blocks
         num_scratch = max_num_sequences * self._num_scratch_blocks
         self._cache = network.cache(num_blocks + num_scratch, block_size)
         self.caches: tuple[KVCache, ...] = (self._cache,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from weft.engine.draw import Draw, draw_same
@@ -11,6 +12,7 @@ from weft.engine.speculation.counters import Counters, SpeculationStats
 from weft.engine.speculation.lengths import verify_lengths
 from weft.engine.speculation.proposer import Proposer
 from weft.engine.speculation.verify import RejectionDraw
+from weft.engine.speculation.within_grammar import within_grammar
 from weft.engine.step_view import StepView
 from weft.nn.kv_cache import KVCache
 from weft.sched.budget import StepTime
@@ -62,8 +64,26 @@ class Speculator:
         self.proposer.take_in(view)
         if not self._switch.step(view):
             return {}
-        drafts = self.proposer.propose(view)
+        drafts = self._allowed(self.proposer.propose(view), view)
         return drafts if self._step_time is None else self._cut(drafts, view, self._step_time)
+
+    def _allowed(self, drafts: dict[int, Draft], view: StepView) -> dict[int, Draft]:
+        """Drop guesses that the grammars of their sequences refuse."""
+        grammars = view.grammars
+        if grammars is None or not len(grammars):
+            return drafts
+        allowed = {}
+        for id, draft in drafts.items():
+            if id in grammars:
+                count_valid = functools.partial(grammars.count_valid, id)
+                drawn = self._acceptance == "rejection" and self._is_random(id)
+                draft = within_grammar(draft, count_valid, keeps_refused=drawn)
+            if draft.tokens:
+                allowed[id] = draft
+        return allowed
+
+    def _is_random(self, id: int) -> bool:
+        return self.proposer.probabilities(id) is not None
 
     def _cut(
         self, drafts: dict[int, Draft], view: StepView, step_time: StepTime
