@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from weft.spec.request import Request
 PROMPTS = make_prompts(5)
 
 
+@functools.cache
 @torch.inference_mode()
 def full_search(decoder: Decoder, prompt, params: BeamParams, eos_ids) -> list[BeamResult]:
     """The same rule, with every hypothesis computed from its first token at every step."""
@@ -44,10 +46,15 @@ def likely_end(decoder: Decoder) -> tuple[int, ...]:
     return tuple(sorted({completion.tokens[5] for completion in drawn})[:2])
 
 
+@functools.cache
+def ending_model() -> tuple[Decoder, tuple[int, ...]]:
+    decoder = make_model(2)
+    return decoder, likely_end(decoder)
+
+
 def ending_llm(**config):
     """An engine whose model's end tokens come up within a few steps."""
-    decoder = make_model(2)
-    eos_ids = likely_end(decoder)
+    decoder, eos_ids = ending_model()
     llm = make_llm(decoder=decoder, **config)
     llm.core.eos_ids = eos_ids
     return llm, eos_ids
@@ -71,7 +78,7 @@ def test_the_engine_finds_what_full_forward_passes_find(width, early_stopping, d
     params = BeamParams(width, 10, early_stopping=early_stopping)
     found = llm.beam_search(PROMPTS, params)
     for prompt, results in zip(PROMPTS, found, strict=True):
-        check_equal(results, full_search(llm.model, prompt, params, eos_ids))
+        check_equal(results, full_search(llm.model, tuple(prompt), params, eos_ids))
     assert_nothing_left(llm.core)
     assert any(result.finished for results in found for result in results)
 

@@ -124,7 +124,7 @@ def assert_beginnings(feeder: Feeder, wanted: list[list[Sampled]], tolerance: fl
 
 @pytest.mark.pair("speculation", "grammar")
 @pytest.mark.pair("speculation", "batching")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(sorted(PARAMS)), st.data())
 def test_guesses_change_no_token(name: str, data: st.DataObject) -> None:
     wanted, feeder = expected(name), Feeder(PARAMS[name])

@@ -16,6 +16,7 @@ from weft.evals.speculation import (
     MeasureConfig,
     SpeculationReport,
     check_measurable,
+    cut_prompts,
     measure_speculation,
     spread,
 )
@@ -66,6 +67,14 @@ def test_items_are_taken_from_all_over_the_list():
     assert spread(100, 4) == [0, 25, 50, 75]
     assert spread(3, 5) == [0, 1, 2]
     assert spread(0, 5) == []
+
+
+def test_few_documents_give_several_prompts_each():
+    config = MeasureConfig(num_prompts=4, prompt_tokens=3)
+    assert cut_prompts([[1, 2], []], config) == [[1, 2]]
+    assert cut_prompts([[1, 2, 3, 4, 5, 6, 7]], config) == [[1, 2, 3], [4, 5, 6]]
+    many = cut_prompts([list(range(100)), list(range(100, 200))], config)
+    assert [prompt[0] for prompt in many] == [0, 48, 100, 148]
 
 
 def test_what_cannot_be_measured_is_refused_with_a_fix():

@@ -20,7 +20,7 @@ from weft.spec import FinishReason, ModelShape
 from weft.spec.structured import Fields, JSONSchema, Tag, Tagged
 from weft.text.parsers.tools import FORMATS, ToolParser
 
-NUM_SAMPLES = 6
+NUM_SAMPLES = 4
 ADD = {
     "type": "object",
     "properties": {

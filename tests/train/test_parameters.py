@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.plan.specs import MIXERS, SPECS
+from weft.models.block_draft import BlockHead
 from weft.models.decoder import Decoder
+from weft.models.eagle import EagleHead
 from weft.models.encoder_decoder import EncoderDecoder
 from weft.spec import AttentionSpec, EncoderDecoderSpec, EncoderSpec, LayerSpec, MLPSpec, ModelSpec
 from weft.train.muon import Muon
@@ -49,3 +51,21 @@ def test_the_parts_of_an_encoder_decoder_are_named_from_its_root() -> None:
     assert rows["encoder.layers.0.mixer.qkv.weight"] == (64, 64, 64)
     assert rows["decoder.layers.0.cross.kv.weight"] == (64, 64)
     assert rows.keys() <= dict(model.named_parameters()).keys()
+
+
+def test_drafting_heads_are_sorted_as_the_blocks_they_are_made_of() -> None:
+    spec = ModelSpec("llama", 50, 64, (LayerSpec(MIXERS["grouped-query"], MLPSpec(32)),))
+    layer_rows = {
+        name.removeprefix("layers.0."): sizes
+        for name, sizes in merged_rows(Decoder(spec, device="meta")).items()
+    }
+    eagle = EagleHead(spec, ffn_dim=32, device="meta")
+    assert merged_rows(eagle) == {f"block.{name}": sizes for name, sizes in layer_rows.items()}
+    block = BlockHead(spec, ffn_dim=32, num_layers=2, device="meta")
+    assert merged_rows(block).keys() == {f"blocks.{i}.{n}" for i in (0, 1) for n in layer_rows}
+    kinds = sort_parameters(block)
+    assert set(kinds.tables) == {"bigram_in.weight", "bigram_out.weight"}
+    assert "mask" in kinds.vectors
+    for head in (eagle, block):
+        matrices = sort_parameters(head).matrices
+        assert Muon(matrices, lr=0.1, merged_rows=merged_rows(head)).param_groups

@@ -42,7 +42,7 @@ def train(base: Path, *overrides: Overrides, out: Path, config: str | None = Non
     defaults, file = base_and_file(config, "speculator")
     job: SpeculatorJob = assemble(defaults, file, overrides, base=base)
     report = run_speculator_job(job, out)
-    console.print(report.table(str(out / "head")))
+    _show(report, str(out / "head"))
     command = serve_command(job.base, job.speculation(out / "head"))
     console.print(f"serve with it:\n  {command}", markup=False, soft_wrap=True)
 
@@ -73,7 +73,7 @@ def evaluate(
         with RunDirectory(out).open(job):
             report = run_speculator_eval_job(job)
             write_json(out / "eval.json", {"seed": job.measure.seed, "results": report.rows()})
-    console.print(report.table(str(model)))
+    _show(report, str(model))
 
 
 def run_speculator_job(job: SpeculatorJob, out: Path) -> SpeculationReport:
@@ -148,6 +148,15 @@ def serve_command(model: Path, speculation: SpeculationConfig) -> str:
     return shlex.join(words)
 
 
+def _show(report: SpeculationReport, title: str) -> None:
+    console.print(report.table(title))
+    if report.speedup < 1.0:
+        console.print(
+            "Drafting does not pay here; a server measures that and stops drafting by itself.",
+            soft_wrap=True,
+        )
+
+
 def _texts(
     job: SpeculatorJob, tokenizer: Tokenizer, out: Path
 ) -> tuple[BatchSource, list[Sequence[int]]]:
@@ -167,25 +176,26 @@ def _texts(
         return ExampleLoader(rest or chats, **sizes), [_question(chat) for chat in heldout]
     from weft.cli.train import tokenize
     from weft.data.corpus import Corpus
-    from weft.evals.speculation import spread
+    from weft.evals.speculation import cut_prompts, spread
 
     shards = tokenize(Corpus(job.corpus), tokenizer, out / "shards")
     heldout = shards["heldout"]
     chosen = spread(heldout.num_documents, job.measure.num_prompts)
-    prompts = [heldout.document(index).tolist() for index in chosen]
-    return Loader(shards["train"], **sizes), prompts
+    documents = [heldout.document(index).tolist() for index in chosen]
+    return Loader(shards["train"], **sizes), cut_prompts(documents, job.measure)
 
 
 def _heldout_prompts(job: SpeculatorEvalJob, tokenizer: Tokenizer) -> list[Sequence[int]]:
     if job.corpus is None:
         return [_question(chat) for chat in _chats(job.data, tokenizer)]
     from weft.data.corpus import Corpus
-    from weft.evals.speculation import spread
+    from weft.evals.speculation import cut_prompts, spread
 
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     texts = [document.text for document in Corpus(job.corpus).heldout_documents()]
     chosen = [texts[index] for index in spread(len(texts), job.measure.num_prompts)]
-    return [[*begin, *tokens] for tokens in tokenizer.encode_batch(chosen)]
+    documents = [[*begin, *tokens] for tokens in tokenizer.encode_batch(chosen)]
+    return cut_prompts(documents, job.measure)
 
 
 def _chats(data: Path | None, tokenizer: Tokenizer) -> list[Rendered]:

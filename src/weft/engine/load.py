@@ -60,8 +60,8 @@ def open_folder(
     path = Path(path)
     tokenizer = Tokenizer.load(path)
     config = with_tensor_parallel(config, tensor_parallel)
-    if config.parallel.num_ranks > 1 and load_format == "auto":
-        loaded = load_ranks(path, config, dtype=dtype, device=device)
+    if config.parallel.num_ranks > 1:
+        loaded = load_ranks(path, config, load_format=load_format, dtype=dtype, device=device)
         return Opened(loaded.model, tokenizer, loaded.config, loaded.ranks, None)
     speculation = config.speculation
     model, source = open_weights(

@@ -161,6 +161,18 @@ def spread(num_items: int, num_chosen: int) -> list[int]:
     return (np.arange(num_chosen) * num_items // max(num_chosen, 1)).tolist()
 
 
+def cut_prompts(documents: Sequence[Sequence[int]], config: MeasureConfig) -> list[Sequence[int]]:
+    """Return prompts from all over documents, several of one where there are few documents."""
+    length = config.prompt_tokens
+    pieces = [
+        document[start : start + length]
+        for document in documents
+        for start in range(0, max(len(document) - length, 0) + 1, length)
+        if len(document)
+    ]
+    return [pieces[index] for index in spread(len(pieces), config.num_prompts)]
+
+
 def measure_speculation(
     model: Decoder,
     speculation: SpeculationConfig,

@@ -51,7 +51,7 @@ class SpeculatorJob(SpeculatorConfig):
 
 def speculator() -> SpeculatorJob:
     """Return the recipe of an EAGLE head: five minutes on one CPU."""
-    return SpeculatorJob(minutes=5.0, tokens_per_step=4096)
+    return SpeculatorJob(minutes=5.0, tokens_per_step=1024)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from functools import singledispatch
 
 from torch import nn
 
+from weft.models.block_draft import BlockHead
 from weft.models.decoder import Decoder
+from weft.models.eagle import EagleHead
 from weft.models.encoder import Encoder
 from weft.spec import (
     AttentionSpec,
@@ -33,7 +35,7 @@ from weft.spec import (
 
 TABLES = (
     "embed.weight", "head.weight", "positions.weight", "token_types.weight", "relative_bias.weight",
-    "router.weight", "router.noise_weight",
+    "router.weight", "router.noise_weight", "bigram_in.weight", "bigram_out.weight",
 )  # fmt: skip
 # One number, filter, rate or mixing weight per channel, or one bias per expert and channel.
 PER_CHANNEL = ("bias", "conv.weight", ".mix", ".a_log", ".decay", ".bonus")
@@ -82,9 +84,14 @@ def merged_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """
     rows: dict[str, tuple[int, ...]] = {}
     for prefix, module in model.named_modules():
+        start = f"{prefix}." if prefix else ""
+        if isinstance(module, EagleHead):
+            rows |= _prefixed(f"{start}block.", _layer_rows(module.layer))
+        elif isinstance(module, BlockHead):
+            for index, layer in enumerate(module.spec.layers):
+                rows |= _prefixed(f"{start}blocks.{index}.", _layer_rows(layer))
         if not isinstance(module, Decoder | Encoder):
             continue
-        start = f"{prefix}." if prefix else ""
         for index, layer in enumerate(module.spec.layers):
             rows |= _prefixed(f"{start}layers.{index}.", _layer_rows(layer))
         if isinstance(module, Decoder):

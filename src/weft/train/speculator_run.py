@@ -51,7 +51,7 @@ class SpeculatorConfig(LoopConfig):
     rank: int = 32
     sample_interval_s: float | None = None
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig("adamw", lr=2e-3, weight_decay=0.0)
+        default_factory=lambda: OptimizerConfig(lr=3e-3, matrix_lr=3e-2, weight_decay=0.0)
     )
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig(kind="linear", warmup_steps=20)

@@ -67,7 +67,7 @@ def test_requests_together_at_once_or_one_after_the_other(kind):
 
 
 @pytest.mark.parametrize("kind", ATTENTION + RECURRENT)
-@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 5])
 @pytest.mark.pair("deterministic", "chunking")
 def test_prompts_in_chunks(kind, chunk):
     wanted, expected = wanted_and_expected(kind)
@@ -104,13 +104,24 @@ def test_overlapping_steps(kind):
     assert_same(completions(exact(overlap_depth=1), wanted, decoder=tiny(kind)), expected, abs=0)
 
 
-@pytest.mark.parametrize("kind", ["dense", "latent", "experts"])
-def test_batches_of_1_to_64(kind):
+SOME_SIZES = (1, 2, 5, 16, 17, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("dense", SOME_SIZES),
+        pytest.param("dense", range(1, 65), marks=pytest.mark.slow),
+        ("latent", SOME_SIZES),
+        ("experts", SOME_SIZES),
+    ],
+    ids=["dense", "dense-all", "latent", "experts"],
+)
+def test_batches_of_1_to_64(kind, sizes):
     prompt, settings = tuple(make_prompts()[3]), exact(num_blocks=700, max_num_sequences=64)
     params = dataclasses.replace(SEEDED, max_tokens=4)
     mine = Request("mine", prompt, params)
     expected = completions(settings, [mine], decoder=tiny(kind))
-    sizes = range(1, 65) if kind == "dense" else (1, 2, 5, 16, 17, 64)
     for size in sizes:
         rng = random.Random(size)
         neighbours = [

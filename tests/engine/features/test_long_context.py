@@ -71,7 +71,7 @@ def test_served_tokens_are_those_of_the_masked_model(policy) -> None:
 @pytest.mark.pair("windows", "chunking")
 @pytest.mark.pair("windows", "batching")
 def test_chunks_and_batches_change_nothing(policy) -> None:
-    wanted = requests([LONG, DRAWN] * 3)
+    wanted = requests([LONG, DRAWN] * 3)[:4]
     expected = [completions(settings(policy), [one])[0] for one in wanted]
     assert_same(completions(settings(policy), wanted), expected, abs=1e-3)
     for budget in (3, 16):

@@ -82,15 +82,15 @@ def _requests(params: list[SamplingParams]) -> list[Request]:
 
 
 @functools.cache
-def _plain(model: Decoder):
-    return serve(_requests(EVERYTHING), model=model)[0]
+def _plain(model: Decoder, params: tuple[SamplingParams, ...]):
+    return serve(_requests(list(params)), model=model)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_draws_give_equal_tokens_with_all_sampling_parameters(kind):
     config, drafter, target = KINDS[kind]
     got, core = serve(_requests(EVERYTHING), config, model=target(), drafter=drafter and drafter())
-    for ours, plain in zip(got, _plain(target()), strict=True):
+    for ours, plain in zip(got, _plain(target(), tuple(EVERYTHING)), strict=True):
         assert ours.tokens == plain.tokens
         assert ours.finish_reason == plain.finish_reason
         assert ours.logprobs == pytest.approx(plain.logprobs, abs=1e-3)
@@ -104,7 +104,7 @@ def test_equal_draws_give_equal_tokens_with_all_sampling_parameters(kind):
 def test_rejection_leaves_greedy_tokens_as_they_are(kind):
     config, drafter, target = KINDS[kind]
     requests = _requests([GREEDY] * 4)
-    plain, _ = serve(requests, model=target())
+    plain = _plain(target(), tuple([GREEDY] * 4))
     config = replace(config, acceptance="rejection")
     got, core = serve(requests, config, model=target(), drafter=drafter and drafter())
     assert [ours.tokens for ours in got] == [theirs.tokens for theirs in plain]

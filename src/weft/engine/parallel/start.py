@@ -134,8 +134,8 @@ def load_ranks(
     spec, parallel = load_spec(folder), config.parallel
     if load_format != "auto":
         raise UnsupportedError(
-            f"load_format is {load_format!r}: the {parallel.num_ranks} ranks of an engine take their "
-            "parts out of the checkpoint's files",
+            f"load_format is {load_format!r}: the {parallel.num_ranks} ranks of an engine take "
+            "their parts out of the checkpoint's files",
             fix="save a random model as a checkpoint, or set parallel.tensor and .pipeline to 1",
         )
     check_features(config, spec)

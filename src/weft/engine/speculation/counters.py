@@ -1,4 +1,4 @@
-"""What speculation did, in the counters vLLM has; and what it should do on average."""
+"""What speculation did, in the counters vLLM has; ``weft.plan.speculation`` says what to expect."""
 
 from __future__ import annotations
 
@@ -67,30 +67,3 @@ class Counters:
             self.num_accepted_by_position += [0] * max(missing, 0)
             for position in range(num_held):
                 self.num_accepted_by_position[position] += 1
-
-
-def expected_tokens(acceptance: float, num_guesses: int) -> float:
-    """Return the mean tokens of a step with a chain of guesses that hold independently.
-
-    (1 - a^(n+1)) / (1 - a) (Leviathan et al. 2023, arXiv:2211.17192, equation 1).
-
-    >>> round(expected_tokens(0.7, 3), 3)
-    2.533
-    """
-    return sum(acceptance**position for position in range(num_guesses + 1))
-
-
-def expected_speedup(
-    acceptance: float, num_guesses: int, draft_s: float, verify_s: float, plain_s: float
-) -> float:
-    """Return the speed-up over drawing one token per step.
-
-    Args:
-        acceptance: Probability that a guess holds.
-        num_guesses: Guesses per step.
-        draft_s: Time to make one guess.
-        verify_s: Time of a step that verifies them; more than ``plain_s`` in a large batch.
-        plain_s: Time of a step without guesses.
-    """
-    seconds = num_guesses * draft_s + verify_s
-    return expected_tokens(acceptance, num_guesses) * plain_s / seconds

@@ -6,6 +6,8 @@
 - ``choice.py``   the rules as functions of scores: group limits, top-k, random second, capacity,
   hash, expert choice.
 - ``experts.py``  ``Experts``: stacked weights, computed dropless by ``weft.ops.grouped_linear``.
+- ``fused.py``    ``FusedMoE``: a shared expert as further routed ones, in one grouped product.
+- ``spread.py``   ``SpreadExperts``: experts on ranks that each have tokens of their own.
 - ``soft.py``     ``SoftMoE``: slots that mix all tokens of a sequence.
 - ``record.py``   ``RoutingRecord``: what a layer decided in one pass, for losses, loads, replay.
 - ``losses.py``   balancing losses, z-loss, the updates of the correction bias, imbalance.
