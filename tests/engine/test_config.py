@@ -8,7 +8,8 @@ import torch
 from tests.engine.support import model
 from weft.core.errors import ConfigError, ResourceError
 from weft.engine import config as config_module
-from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.config import EngineConfig
+from weft.engine.memory import plan_memory
 from weft.models.decoder import Decoder
 from weft.nn.kv_cache import KVCache
 from weft.spec import ModelShape

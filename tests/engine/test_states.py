@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.engine.support import GREEDY, assert_nothing_left, make_llm, make_prompts, tokens_of
 from tests.nn.recurrent.models import model_spec
 from weft.core.errors import ResourceError
-from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.config import EngineConfig
+from weft.engine.memory import plan_memory
 from weft.engine.states import StateSlots
 from weft.models import heads
 from weft.models.decoder import Decoder

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
+from weft.engine.memory import plan_memory
 from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def concatenated(blocks: Sequence[Block], num_rows: int) -> tuple[Tensor, Tensor
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return (rows, input width) of every layer of a model that is one matrix, by name."""
     return {
-        name: (int(module.out_features), int(module.in_features))
+        name: (cast(int, module.out_features), cast(int, module.in_features))
         for name, module in model.named_modules()
         if hasattr(module, "in_features") and hasattr(module, "out_features")
     }

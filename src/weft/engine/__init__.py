@@ -6,7 +6,8 @@ no decode mode, only tokens to compute; so the same request gives the same token
 chunked, with a warm cache or after a preemption, and the tests hold every pair equal.
 
 ====================  ========================================================================
-``config.py``         ``EngineConfig`` and the memory arithmetic behind the number of KV blocks
+``config.py``         ``EngineConfig``: sizes and limits
+``memory.py``         what goes where, and the arithmetic behind the number of KV blocks
 ``llm.py``            ``LLM``: load, generate, chat, stream, score; binds a live module, no copy
 ``load.py``           from a folder to what an engine is built from; ``prompts.py`` one or several
 ``weights.py``        changes of the weights: named tensors in place, reloads, versions

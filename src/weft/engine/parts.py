@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from weft.engine.adapters.step import StepAdapters
-from weft.engine.config import EngineConfig, MemoryPlan, plan_memory
+from weft.engine.config import EngineConfig
 from weft.engine.draw import draw_same
 from weft.engine.graphs import CudaCapture, can_record
+from weft.engine.memory import MemoryPlan, plan_memory
 from weft.engine.pace import measure_step_time
 from weft.engine.parallel.lead import LeadRunner
 from weft.engine.parallel.ranks import Ranks

@@ -64,7 +64,8 @@ def sweep(
     if not sizes or min(sizes) < 1:
         raise ConfigError(f"sizes are {list(sizes)}", fix="give sizes of at least 1")
     start_s = clock()
-    shapes = list(itertools.product(range(len(sizes)), repeat=3))
+    rungs = range(len(sizes))
+    shapes = [(m, n, k) for m in rungs for n in rungs for k in rungs]
     random.Random(seed).shuffle(shapes)
     tried: set[tuple[int, int, int]] = set()
     best, best_at = 0.0, shapes[0]

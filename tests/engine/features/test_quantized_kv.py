@@ -19,7 +19,8 @@ from tests.engine.features.support import (
     tiny,
 )
 from weft.core.errors import ConfigError
-from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.config import EngineConfig
+from weft.engine.memory import plan_memory
 from weft.engine.speculation.config import SpeculationConfig, TreeShape
 from weft.ops.native.bindings import load_library
 

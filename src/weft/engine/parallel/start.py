@@ -27,8 +27,9 @@ from weft.core.config import from_mapping, to_mapping
 from weft.core.environment import total_memory_bytes
 from weft.core.errors import ConfigError, UnsupportedError
 from weft.dist.private_group import PrivateGroup
-from weft.engine.config import EngineConfig, plan_memory
+from weft.engine.config import EngineConfig
 from weft.engine.features import check_features
+from weft.engine.memory import plan_memory
 from weft.engine.parallel.channel import (
     Address,
     Channel,

@@ -205,7 +205,12 @@ def _sum_stats(stats: list[SchedulerStats]) -> SchedulerStats:
     for one in stats:
         for name, value in vars(one.counters).items():
             setattr(counters, name, getattr(counters, name) + value)
-    names = [name for name, value in vars(stats[0]).items() if isinstance(value, int)]
     return SchedulerStats(
-        **{name: sum(getattr(one, name) for one in stats) for name in names}, counters=counters
+        num_running=sum(one.num_running for one in stats),
+        num_waiting=sum(one.num_waiting for one in stats),
+        num_blocks=sum(one.num_blocks for one in stats),
+        num_used_blocks=sum(one.num_used_blocks for one in stats),
+        num_cached_blocks=sum(one.num_cached_blocks for one in stats),
+        num_blank_blocks=sum(one.num_blank_blocks for one in stats),
+        counters=counters,
     )
