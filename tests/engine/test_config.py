@@ -7,7 +7,7 @@ import torch
 
 from tests.engine.support import model
 from weft.core.errors import ConfigError, ResourceError
-from weft.engine import config as config_module
+from weft.engine import memory as memory_module
 from weft.engine.config import EngineConfig
 from weft.engine.memory import plan_memory
 from weft.models.decoder import Decoder
@@ -33,7 +33,7 @@ def test_blocks_follow_from_the_one_size_given(settings, num_blocks):
 
 
 def test_without_a_size_memory_is_the_limit(monkeypatch):
-    monkeypatch.setattr(config_module, "total_memory_bytes", lambda: 4 * 7 * 16 * BYTES_PER_TOKEN)
+    monkeypatch.setattr(memory_module, "total_memory_bytes", lambda: 4 * 7 * 16 * BYTES_PER_TOKEN)
     plan = plan_memory(EngineConfig(), model())
     assert plan.num_blocks == 7
     assert "25% of cpu memory" in plan.text

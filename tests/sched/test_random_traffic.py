@@ -12,7 +12,7 @@ import pytest
 from tests.sched.driver import Driver
 from weft.spec.request import FinishReason
 
-NUM_DRIVERS = 100
+NUM_DRIVERS = 200
 NUM_OPERATIONS = 500
 EVENTS = (
     *FinishReason,

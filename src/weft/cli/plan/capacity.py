@@ -67,9 +67,12 @@ def capacity(
 
     def at_pace(factor: float) -> float:
         """Capacity if every step took ``factor`` times as long."""
-        paced = fleet.slower(factor)
+        paced, guess = fleet.slower(factor), max(found.rate_per_s / factor, 1.0)
         return find_capacity(
-            lambda rate: simulate(rate, paced), level, attainment=attainment
+            lambda rate: simulate(rate, paced),
+            level,
+            attainment=attainment,
+            first_rate_per_s=guess,
         ).rate_per_s
 
     found = find_capacity(simulate_at, level, attainment=attainment)
