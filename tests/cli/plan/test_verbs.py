@@ -220,7 +220,7 @@ def test_planning_never_imports_torch() -> None:
     code = (
         "import sys\nfrom weft.cli.main import run\n"
         "assert run(['plan', 'search', 'llama-3.2-1b', '--hw', 'H100x2']) == 0\n"
-        "assert run(['plan', 'simulate', 'llama-3.2-1b', '--closed', '2', '--requests', '9']) == 0\n"
+        "assert run(['plan', 'simulate', 'llama-3.2-1b', '--closed=2', '--requests=9']) == 0\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
