@@ -232,6 +232,8 @@ def test_no_rank_outlives_a_program_that_is_ended(folders, script, sent):
     program = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
+        # A shell without job control starts its background jobs, such as this test, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         ready = program.stdout.readline().split()
