@@ -16,6 +16,7 @@ sequence's next token, and the step that computes them draws from every row whos
 ``networks.py``        the networks: a small decoder, an EAGLE head, a prediction module
 ``drawing.py``         how such a network draws its guesses
 ``trails.py``          which tokens such a network has still to compute
+``trailing.py``        what networks with trails share
 ``mtp.py``             multi-token prediction modules one behind the other
 ``medusa.py``          Medusa heads
 ``block.py``           a whole block of guesses in one pass, by filling masked places

@@ -13,19 +13,18 @@ from torch import Tensor
 
 from weft.engine.batch import build_batch
 from weft.engine.speculation.config import Acceptance
-from weft.engine.speculation.drawing import GuessDrawer
 from weft.engine.speculation.networks import module_cache
-from weft.engine.speculation.trails import MAX_WAITING_TOKENS, Trails, known_item
+from weft.engine.speculation.trailing import TrailingProposer
+from weft.engine.speculation.trails import known_item
 from weft.engine.step_view import StepView
 from weft.models import heads
 from weft.models.block_draft import BlockHead
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
-from weft.nn.kv_cache import KVCache
 from weft.sched.plan import Draft
 
 
-class BlockProposer:
+class BlockProposer(TrailingProposer):
     """Fills the places behind the last token of each sequence.
 
     Args:
@@ -58,17 +57,8 @@ class BlockProposer:
         self._num_scratch_blocks = num_scratch_blocks
         num_scratch = max_num_sequences * self._num_scratch_blocks
         layers = head.spec.layers
-        self._cache = module_cache(model, layers, 0, num_blocks + num_scratch, block_size)
-        self.caches: tuple[KVCache, ...] = (self._cache,)
-        self._drawer = GuessDrawer(acceptance)
-        self._trails = Trails(keeps_hidden=True)
-
-    def take_in(self, view: StepView) -> None:
-        """Remember what the step has computed and drawn."""
-        self._drawer.take_in(view)
-        self._trails.take_in(view)
-        if self._trails.num_tokens > MAX_WAITING_TOKENS:
-            self._run([item.id for item in view.items], {})
+        cache = module_cache(model, layers, 0, num_blocks + num_scratch, block_size)
+        super().__init__(cache, acceptance, keeps_hidden=True)
 
     def propose(self, view: StepView) -> dict[int, Draft]:
         """Compute what is waiting, and with it a block for every sequence that has drawn."""
@@ -80,7 +70,7 @@ class BlockProposer:
                 last[item.id] = drawn[-1]
         self._drawer.begin(list(last))
         ends = np.array([self._trails[id].end for id in last])
-        hidden_RMD = self._run([item.id for item in view.items], last)
+        hidden_RMD = self._catch_up([item.id for item in view.items], last)
         if not last:
             return {}
         guesses = [torch.tensor(list(last.values()), device=self.model.device)]
@@ -92,20 +82,7 @@ class BlockProposer:
         rows = torch.stack(guesses[1:], dim=1).tolist()
         return {id: Draft(tuple(row)) for id, row in zip(last, rows, strict=True)}
 
-    def probabilities(self, id: int) -> Tensor | None:
-        """Return what the latest guesses of a sequence were drawn from, [guesses, V]."""
-        return self._drawer.probabilities(id)
-
-    def confidences(self, id: int) -> Sequence[float]:
-        """Return how sure of each guess the head was."""
-        return self._drawer.confidences(id)
-
-    def forget(self, ids: Sequence[int]) -> None:
-        """Drop sequences that ended."""
-        self._trails.forget(ids)
-        self._drawer.forget(ids)
-
-    def _run(self, ids: Sequence[int], last: Mapping[int, int]) -> Tensor:
+    def _catch_up(self, ids: Sequence[int], last: Mapping[int, int]) -> Tensor:
         """Compute trails and blocks; return the rows of the blocks, [sequences, places, D]."""
         items, rows, ends, num_rows = [], [], [], 0
         for id in ids:

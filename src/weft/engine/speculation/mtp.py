@@ -19,18 +19,17 @@ from torch import Tensor
 
 from weft.engine.batch import build_batch
 from weft.engine.speculation.config import Acceptance
-from weft.engine.speculation.drawing import GuessDrawer
 from weft.engine.speculation.networks import module_cache
-from weft.engine.speculation.trails import MAX_WAITING_TOKENS, Trails, known_item
+from weft.engine.speculation.trailing import TrailingProposer
+from weft.engine.speculation.trails import known_item
 from weft.engine.step_view import StepView
 from weft.models import heads
 from weft.models.decoder import Decoder
 from weft.nn.context import StepContext
-from weft.nn.kv_cache import KVCache
 from weft.sched.plan import Draft, StepItem
 
 
-class MTPProposer:
+class MTPProposer(TrailingProposer):
     """Guesses one token per prediction module.
 
     Args:
@@ -53,17 +52,8 @@ class MTPProposer:
         self.model = model
         self._modules = list(model.mtp)[:max_draft]
         layers = (model.spec.layers[-1],) * len(self._modules)
-        self._cache = module_cache(model, layers, model.spec.num_layers, num_blocks, block_size)
-        self.caches: tuple[KVCache, ...] = (self._cache,)
-        self._drawer = GuessDrawer(acceptance)
-        self._trails = Trails(keeps_hidden=True)
-
-    def take_in(self, view: StepView) -> None:
-        """Remember what the step has computed and drawn."""
-        self._drawer.take_in(view)
-        self._trails.take_in(view)
-        if self._trails.num_tokens > MAX_WAITING_TOKENS:
-            self._run([item.id for item in view.items], {})
+        cache = module_cache(model, layers, model.spec.num_layers, num_blocks, block_size)
+        super().__init__(cache, acceptance, keeps_hidden=True)
 
     def propose(self, view: StepView) -> dict[int, Draft]:
         """Compute what is waiting, and guess for every sequence that has drawn."""
@@ -71,23 +61,10 @@ class MTPProposer:
             id: view.drawn(id)[-1] for id in view.walks if id in self._drawer and view.drawn(id)
         }
         self._drawer.begin(list(last))
-        guesses = self._run([item.id for item in view.items], last)
+        guesses = self._catch_up([item.id for item in view.items], last)
         return {id: Draft(tuple(tokens)) for id, tokens in guesses.items()}
 
-    def probabilities(self, id: int) -> Tensor | None:
-        """Return what the latest guesses of a sequence were drawn from, [guesses, V]."""
-        return self._drawer.probabilities(id)
-
-    def confidences(self, id: int) -> Sequence[float]:
-        """Return how sure of each guess the network was."""
-        return self._drawer.confidences(id)
-
-    def forget(self, ids: Sequence[int]) -> None:
-        """Drop sequences that ended."""
-        self._trails.forget(ids)
-        self._drawer.forget(ids)
-
-    def _run(self, ids: Sequence[int], last: Mapping[int, int]) -> dict[int, list[int]]:
+    def _catch_up(self, ids: Sequence[int], last: Mapping[int, int]) -> dict[int, list[int]]:
         """Run every module over the trails, each on the guesses of those before it.
 
         Returns:

@@ -17,7 +17,7 @@ Shapes: R sequences that draft, T tokens of one pass, D target width, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,12 +27,11 @@ from torch import Tensor
 from weft.engine.batch import build_batch
 from weft.engine.speculation.best_first import Candidate, likeliest
 from weft.engine.speculation.config import Acceptance, TreeShape
-from weft.engine.speculation.drawing import GuessDrawer
 from weft.engine.speculation.networks import Network
-from weft.engine.speculation.trails import MAX_WAITING_TOKENS, Trails, known_item
+from weft.engine.speculation.trailing import TrailingProposer
+from weft.engine.speculation.trails import known_item
 from weft.engine.step_view import StepView
 from weft.nn.context import StepContext
-from weft.nn.kv_cache import KVCache
 from weft.sched.plan import Draft, StepItem
 
 
@@ -67,7 +66,7 @@ class _Drafting:
         return self.root._replace(draft=Draft(tokens, parents))
 
 
-class NetworkProposer:
+class NetworkProposer(TrailingProposer):
     """Drafts with a network.
 
     Args:
@@ -100,19 +99,10 @@ class NetworkProposer:
         self._depth = min(max_draft, tree.depth or max_draft)
         self._num_scratch_blocks = num_scratch_blocks
         num_scratch = max_num_sequences * self._num_scratch_blocks
-        self._cache = network.cache(num_blocks + num_scratch, block_size)
-        self.caches: tuple[KVCache, ...] = (self._cache,)
-        self._drawer = GuessDrawer(acceptance)
-        self._trails = Trails(keeps_hidden=network.lag > 0)
+        cache = network.cache(num_blocks + num_scratch, block_size)
+        super().__init__(cache, acceptance, keeps_hidden=network.lag > 0)
         # What the roots of the drafts being made are computed from, for networks that lag.
         self._root_features = torch.empty(0)
-
-    def take_in(self, view: StepView) -> None:
-        """Remember what the step has computed and drawn."""
-        self._drawer.take_in(view)
-        self._trails.take_in(view)
-        if self._trails.num_tokens > MAX_WAITING_TOKENS:
-            self._catch_up([item.id for item in view.items], {})
 
     def propose(self, view: StepView) -> dict[int, Draft]:
         """Compute what is waiting, and draft for every sequence that has drawn."""
@@ -126,20 +116,9 @@ class NetworkProposer:
             return self._grow_trees(drafting, hidden_RD)
         return self._grow_chains(drafting, hidden_RD)
 
-    def probabilities(self, id: int) -> Tensor | None:
-        """Return what the latest guesses of a sequence were drawn from, [guesses, V]."""
-        return self._drawer.probabilities(id)
-
-    def confidences(self, id: int) -> Sequence[float]:
-        """Return how sure of each guess the network was."""
-        return self._drawer.confidences(id)
-
-    def forget(self, ids: Sequence[int]) -> None:
-        """Drop sequences that ended."""
-        self._trails.forget(ids)
-        self._drawer.forget(ids)
-
-    def _catch_up(self, ids: Iterable[int], last: dict[int, int]) -> tuple[list[_Drafting], Tensor]:
+    def _catch_up(
+        self, ids: Sequence[int], last: Mapping[int, int]
+    ) -> tuple[list[_Drafting], Tensor]:
         """Compute the trails of sequences, and of some their last tokens.
 
         Returns:
