@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.plan.specs import MIXERS, SPECS, model
+from weft.adapt.lora import LoRAConfig, inject
 from weft.core.errors import ConfigError, ResourceError
 from weft.models import heads
 from weft.models.decoder import Decoder
@@ -181,6 +182,21 @@ def test_activations_are_what_autograd_saves(precision: str, family: str) -> Non
         return
     tolerance = 0.001 if family == "llama" else 0.15  # head norms keep their own statistics
     assert predicted == pytest.approx(growth, rel=tolerance)
+
+
+@pytest.mark.parametrize("rank", [4, 64])
+def test_adapters_keep_what_autograd_saves_for_them(rank: int) -> None:
+    spec = ModelShape(dim=128, num_layers=6).build(300)
+    model = Decoder(spec)
+    inject(model, LoRAConfig(rank=rank))
+    growth = (saved_bytes(model, 128, "float32") - saved_bytes(model, 64, "float32")) / 64
+    predicted = activation_bytes(spec, "float32", adapter_rank=rank)
+    assert predicted - activation_bytes(spec, "float32") == 4 * rank * 4 * spec.num_layers
+    if load_library() is None:
+        assert predicted < growth < 1.7 * predicted
+        return
+    # The first norm keeps nothing: no weight below it is trained.
+    assert predicted == pytest.approx(growth, rel=0.02)
 
 
 def test_the_ledger_refuses_what_cannot_fit() -> None:

@@ -307,6 +307,8 @@ def layer_activation_bytes(layer: LayerSpec, dim: int, layout: TrainingLayout) -
     stream = branches * dim * (2.0 + narrow + drops) / cut
     inner = _mixer_bytes(layer.mixer, dim, narrow) / layout.tensor
     inner += _ffn_bytes(layer, dim, layout, narrow)
+    if layout.adapter_rank:
+        inner += 2.0 * layout.adapter_rank * len(layer_matrices(layer, dim, layout.tensor))
     return _tokens(layout) * (stream + inner) + _score_bytes(layer, layout)
 
 

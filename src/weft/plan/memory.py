@@ -10,6 +10,7 @@ from typing import Literal
 from weft.core.console import format_bytes
 from weft.core.errors import ConfigError, ResourceError, did_you_mean
 from weft.plan.activations import ffn_activations, mixer_activations, rotary_width
+from weft.plan.matrices import layer_matrices
 from weft.plan.parameters import count_parameters
 from weft.spec import AttentionSpec, MixerSpec, ModelSpec, StateSpec
 
@@ -101,13 +102,16 @@ def training_memory(
     )
 
 
-def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
+def activation_bytes(spec: ModelSpec, precision: Precision, *, adapter_rank: int = 0) -> int:
     """Return the bytes per token that the backward pass keeps, without recomputation.
 
     Per layer: the inputs of the norms (float32) and one number of statistics each; their outputs;
     what the mixer and the feed-forward part keep (``weft.plan.activations``). In bfloat16
     everything but the residual stream and the statistics takes two bytes. Counted for the C
     kernels; where torch's own formulas run in their place, they keep 1.3 to 1.6 times as much.
+
+    Adapters of width ``adapter_rank`` beside every matrix (LoRA, arXiv:2106.09685) keep their inner
+    numbers besides; freezing the weights saves nothing here, as adapters read the same inputs.
     """
     small = BYTES[precision]
     rotary_dims = {rotary_width(layer.mixer) for layer in spec.layers}
@@ -120,6 +124,8 @@ def activation_bytes(spec: ModelSpec, precision: Precision) -> int:
             kept += ffn_activations(layer.ffn, spec.dim)
         wide = kept.float32 + branches * (spec.dim + 1)
         total += count * (4 * wide + small * (kept.model + branches * spec.dim))
+        if adapter_rank:
+            total += count * small * adapter_rank * len(layer_matrices(layer, spec.dim))
     return total
 
 
