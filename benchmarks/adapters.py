@@ -12,15 +12,14 @@ float32, greedy, no end token.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from record import record
 
 from weft.adapt.adapter import Adapter, Block
-from weft.core.environment import describe_environment
 from weft.engine.adapters.config import AdapterConfig
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
@@ -53,13 +52,7 @@ def main() -> None:
             row = {"batch_size": batch_size, "adapters": label, "tokens_per_s": rate}
             ratios = {"relative_to_none": wall, "relative_per_cpu_second": cpu}
             results.append({**row, **ratios, "rounds": values})
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

@@ -12,7 +12,6 @@ that reading the weights once per step takes (MBU by gpt-fast's formula; prompts
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,9 +19,9 @@ from pathlib import Path
 
 import torch
 import transformers
+from record import record
 
 from weft.checkpoint.hf import load_model
-from weft.core.environment import describe_environment
 from weft.engine import runner as runner_module
 from weft.engine.bandwidth import decode_mbu, decode_weight_bytes, measure_bandwidth
 from weft.engine.config import EngineConfig
@@ -58,16 +57,13 @@ def main() -> None:
             f"{result['peer_tokens_per_s']:10.0f} {result['ratio']:6.2f} "
             f"{result['overhead_fraction']:13.1%} {result['mbu']:6.1%}"
         )
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "peer": f"transformers {transformers.__version__} generate, batched",
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "bandwidth_bytes_per_s": bandwidth,
-            "weight_bytes": decode_weight_bytes(ours),
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(
+        options,
+        results,
+        peer=f"transformers {transformers.__version__} generate, batched",
+        bandwidth_bytes_per_s=bandwidth,
+        weight_bytes=decode_weight_bytes(ours),
+    )
 
 
 def parse_options() -> argparse.Namespace:

@@ -9,14 +9,13 @@ tokens, and their ratio (above 1: fused is faster).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from record import record
 
-from weft.core.environment import describe_environment
 from weft.nn.context import StepContext
 from weft.nn.moe.fused import FusedMoE
 from weft.nn.moe.layer import MoE
@@ -55,13 +54,7 @@ def main() -> None:
         print(
             f"{num_tokens:7d} {medians['separate_ms']:9.3f} {medians['fused_ms']:9.3f} {ratio:6.2f}"
         )
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 if __name__ == "__main__":

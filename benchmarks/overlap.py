@@ -10,14 +10,13 @@ depth 0, what is left of it with depth 1. Both depths run by turns; medians are 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from record import record
 
-from weft.core.environment import describe_environment
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
 from weft.models.decoder import Decoder
@@ -48,13 +47,7 @@ def main() -> None:
                 f"{result['gap_p99_us']:8.0f} {result['step_p50_us']:8.0f} "
                 f"{result['tokens_per_s']:9.0f}"
             )
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

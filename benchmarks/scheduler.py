@@ -16,13 +16,13 @@ settles the one before.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections import deque
 from pathlib import Path
 
-from weft.core.environment import describe_environment
+from record import record
+
 from weft.sched.config import SchedulerConfig
 from weft.sched.plan import Draft, Sampled, StepPlan, StepResult
 from weft.sched.scheduler import Scheduler
@@ -47,13 +47,7 @@ def main() -> None:
             results.append(result)
             times = (result[name] for name in TIMES)
             print(f"{context:8d} {mode:>8} " + " ".join(f"{time_ms:10.3f}" for time_ms in times))
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

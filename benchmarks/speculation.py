@@ -13,7 +13,6 @@ better here than on most texts; the cost of each way is what this measures.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from record import record
 from torch import nn
 
-from weft.core.environment import describe_environment
 from weft.data.batch import Batch
 from weft.engine.config import EngineConfig
 from weft.engine.core import EngineCore
@@ -81,13 +80,7 @@ def main() -> None:
                 f"{way.name:>14} {result['tokens_per_step']:12.2f} {result['acceptance']:7.1%} "
                 f"{result['tokens_per_s']:9.0f} {result['speedup']:8.2f}x"
             )
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

@@ -10,15 +10,14 @@ by identity; each step gathers its rows by one index. Both make the same tensor,
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from record import record
 
-from weft.core.environment import describe_environment
 from weft.engine.batch import _slot_table, build_batch
 from weft.sched.plan import StepItem
 
@@ -61,13 +60,7 @@ def main() -> None:
                 f"{num_sequences:9d} {context:8d} {result['build_batch_us']:8.0f} "
                 f"{result['afresh_us']:8.0f} {result['kept_us']:10.0f} {result['ratio']:6.2f}"
             )
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

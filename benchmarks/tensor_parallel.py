@@ -13,16 +13,15 @@ sums over ranks and confirmations cost.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from record import record
 
 from weft.checkpoint.hf import save_model
-from weft.core.environment import describe_environment
 from weft.engine.config import EngineConfig
 from weft.engine.llm import LLM
 from weft.engine.parallel.lockstep import Lockstep
@@ -56,13 +55,7 @@ def main() -> None:
                 "{ratio:6.2f} {collectives_fraction:12.1%}".format(**results[-1])
             )
         spread.close()
-    if options.json is not None:
-        document = {
-            "environment": describe_environment(),
-            "options": {k: v for k, v in vars(options).items() if k != "json"},
-            "results": results,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    record(options, results)
 
 
 def parse_options() -> argparse.Namespace:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 LOGITS_BYTES = 256 * 2**20
 
 
-class Proposer(Protocol):
+class StepProposer(Protocol):
     """Guesses at what follows a step's tokens; what ``ModelRunner`` asks of one."""
 
     @property
@@ -78,7 +78,7 @@ class ModelRunner:
         cache: KVCache,
         *,
         deterministic: bool = False,
-        proposer: Proposer | None = None,
+        proposer: StepProposer | None = None,
         draw: Draw = draw_same,
         num_snapshots: int = 0,
         space: TierSpace | None = None,

@@ -8,7 +8,7 @@ from weft.cli.plan.output import emit
 from weft.plan.answer import Answer, Curve, Item, Plot, listing
 from weft.plan.inference.speculate import SpeculationPoint, speculation_curve
 from weft.plan.inference.step import StepModel
-from weft.plan.speculation import draft_speed_up, expected_tokens
+from weft.plan.speculation import draft_speed_up, expected_tokens, speed_up
 from weft.plan.work import Segment, Work
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -62,7 +62,7 @@ def _fixed(
     draft_s = 0.0 if draft is None else draft.seconds(Work.decode(batch, context))
     check = Work((Segment(gamma + 1, context - 1, batch),))
     check_s = target.seconds(check, graphs=True)
-    return expected_tokens(alpha, gamma) * once_s / (gamma * draft_s + check_s)
+    return speed_up(alpha, gamma, draft_s=draft_s, target_s=once_s, check_s=check_s)
 
 
 def _answer(

@@ -1,6 +1,6 @@
 """``Proposer``: what every way to guess implements.
 
-What the runner asks of one (``weft.engine.runner.Proposer``) is met by ``Speculator``, which counts
+What the runner asks for (``weft.engine.runner.StepProposer``) is met by ``Speculator``, which counts
 and switches the one below.
 """
 
