@@ -1,7 +1,7 @@
 """``Proposer``: what every way to guess implements.
 
-What the runner asks for (``weft.engine.runner.StepProposer``) is met by ``Speculator``, which counts
-and switches the one below.
+What the runner asks for (``weft.engine.runner.StepProposer``) is met by ``Speculator``, which
+counts and switches the one below.
 """
 
 from __future__ import annotations
